@@ -1,0 +1,1 @@
+"""Everything that makes the demo: rendered scenes, the CDN that serves them, the script that trains the demo model."""

@@ -1,0 +1,1 @@
+"""Getting bytes from the network: one polite, bounded, guarded HTTP client. No dagster, no SQL."""

@@ -1,0 +1,1 @@
+"""Machine-learning models (never ORM tables): arrays in, dataclasses out. No dagster, SQL, network or settings."""
