@@ -71,5 +71,5 @@ _ADVICE: dict[Reason, str] = {
     Reason.DECODE_TIMEOUT: "Decoding took longer than the limit and was stopped.",
     Reason.DECODE_MEMORY: "Decoding needed more memory than the limit and was stopped.",
     Reason.DECODER_CRASHED: "The decoder crashed on this file.",
-    Reason.BATCH_FAILED: "The image's batch failed after all attempts: read the run's log, then retry in small batches.",
+    Reason.BATCH_FAILED: "The image's batch failed after all attempts: read its run's log, retry in small batches.",
 }

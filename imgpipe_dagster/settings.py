@@ -1,4 +1,4 @@
-"""Every setting, in one class. Read once at the edge (definitions, CLI) and passed down; nothing else reads the environment."""
+"""Every setting, in one class: read once at the edge (definitions, CLI) and passed down as plain values."""
 
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     mysql_host: str | None = Field(
         None,
         validation_alias=AliasChoices("IMGPIPE_MYSQL_HOST", "MYSQL_HOST"),
-        description="With MYSQL_PORT, MYSQL_USER, MYSQL_PASSWORD and MYSQL_DATABASE: another way to name a MySQL catalogue.",
+        description="With MYSQL_PORT, MYSQL_USER, MYSQL_PASSWORD, MYSQL_DATABASE: another way to name the catalogue.",
     )
     mysql_port: int = Field(3306, validation_alias=AliasChoices("IMGPIPE_MYSQL_PORT", "MYSQL_PORT"))
     mysql_user: str = Field("root", validation_alias=AliasChoices("IMGPIPE_MYSQL_USER", "MYSQL_USER"))
@@ -49,11 +49,15 @@ class Settings(BaseSettings):
     s3_region: str | None = Field(None, description="Region of the bucket, where the endpoint wants one.")
 
     # Batches
-    batch_size: int = Field(500, ge=1, le=5000, description="Images claimed together: one batch, one partition, one run.")
+    batch_size: int = Field(500, ge=1, le=5000, description="Images claimed together: one batch, partition and run.")
     batch_max_size: int = Field(5000, ge=1, description="How far a batch grows when the backlog is long.")
-    batch_max_wait_s: float = Field(120, ge=0, description="A batch that is not full is closed when its oldest row waited this long.")
+    batch_max_wait_s: float = Field(
+        120, ge=0, description="A batch that is not full is closed when its oldest row waited so long."
+    )
     max_attempts: int = Field(3, ge=1, description="Runs of a batch before it counts as failed.")
-    max_concurrent_batches: int = Field(2, ge=1, description="Batches that may be open before the sensor claims no more.")
+    max_concurrent_batches: int = Field(
+        2, ge=1, description="The sensor claims no more while so many batches are open."
+    )
     heartbeat_limit_s: float = Field(600, gt=0, description="A run silent for longer counts as lost.")
 
     # Fetch
@@ -77,7 +81,7 @@ class Settings(BaseSettings):
     # Detection
     detector_weights: str = Field(
         str(DEMO_WEIGHTS),
-        description="Ultralytics weights: .pt, .onnx, an OpenVINO folder, or a name such as yolo11n.pt. Default: the demo model.",
+        description="Ultralytics weights: .pt, .onnx, an OpenVINO folder, or a name such as yolo11n.pt.",
     )
     detector_sha256: str | None = Field(None, description="Refuse weights with another SHA-256.")
     detector_precision: Literal["fp32", "bf16", "int8"] = Field(
@@ -85,8 +89,10 @@ class Settings(BaseSettings):
     )
     detector_calibration_dir: Path | None = Field(None, description="Folder of pictures that int8 is calibrated with.")
     detector_confidence: float = Field(0.25, ge=0, le=1, description="Boxes below are dropped.")
-    detector_iou: float = Field(0.7, ge=0, le=1, description="IoU above which the weaker of two boxes is suppressed.")
-    detector_image_size: int | None = Field(None, ge=32, description="Input size in pixels. Default: that of the weights.")
+    detector_iou: float = Field(0.7, ge=0, le=1, description="Of two boxes that overlap more, the weaker goes.")
+    detector_image_size: int | None = Field(
+        None, ge=32, description="Input size in pixels; default: that of the weights."
+    )
     detector_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto uses CUDA where there is one.")
 
     # Freshness
@@ -94,11 +100,16 @@ class Settings(BaseSettings):
     freshness_minutes: float = Field(60, gt=0, description="Predictions older than this are stale.")
 
     auto_approve_threshold: float = Field(
-        75, ge=0, le=100, validation_alias=AliasChoices("IMGPIPE_AUTO_APPROVE_THRESHOLD", "AUTO_APPROVE_THRESHOLD"),
+        75,
+        ge=0,
+        le=100,
+        validation_alias=AliasChoices("IMGPIPE_AUTO_APPROVE_THRESHOLD", "AUTO_APPROVE_THRESHOLD"),
         description="Enhanced images that score above are approved without a person.",
     )
     target_min_dimension: int = Field(
-        1500, ge=1, validation_alias=AliasChoices("IMGPIPE_TARGET_MIN_DIMENSION", "TARGET_MIN_DIMENSION"),
+        1500,
+        ge=1,
+        validation_alias=AliasChoices("IMGPIPE_TARGET_MIN_DIMENSION", "TARGET_MIN_DIMENSION"),
         description="Enhanced images are upscaled to at least this many pixels.",
     )
     retention_days: int = Field(90, ge=1, description="Age at which finished batches may be pruned.")
@@ -116,8 +127,12 @@ class Settings(BaseSettings):
             return make_url(self.database_url.get_secret_value())
         if self.mysql_host:
             return URL.create(
-                "mysql+pymysql", self.mysql_user, self.mysql_password.get_secret_value() or None,
-                self.mysql_host, self.mysql_port, self.mysql_database,
+                "mysql+pymysql",
+                self.mysql_user,
+                self.mysql_password.get_secret_value() or None,
+                self.mysql_host,
+                self.mysql_port,
+                self.mysql_database,
             )
         return URL.create("sqlite", database=str(self.home / "catalogue.db"))
 
@@ -125,5 +140,3 @@ class Settings(BaseSettings):
     def effective_store_url(self) -> str:
         """The store's URL: as set, else a folder under the home folder."""
         return self.store_url or (self.home / "store").as_uri()
-
-

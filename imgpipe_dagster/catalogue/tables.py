@@ -1,0 +1,410 @@
+"""Every table of the catalogue, as SQLAlchemy typed classes: the schema that the migrations build. No queries."""
+
+import datetime as dt
+from enum import StrEnum
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from imgpipe_dagster.catalogue.types import BIG_ID, DOUBLE, HEX_DIGEST, JSON, UTC_DATETIME, utc_now
+
+
+class ImageStatus(StrEnum):
+    """Where an image stands."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class QcStatus(StrEnum):
+    """Where the enhanced picture of an image stands."""
+
+    PENDING = "pending"
+    AUTO_APPROVED = "auto_approved"
+    NEEDS_REVIEW = "needs_review"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class BatchState(StrEnum):
+    """Where a batch stands: which job it needs next, or none."""
+
+    CLAIMED = "claimed"
+    ANALYSED = "analysed"
+    FAILED = "failed"
+    HELD = "held"
+
+
+class Claimant(StrEnum):
+    """Who claimed a batch, and so who starts its first run."""
+
+    SENSOR = "sensor"
+    CLI = "cli"
+
+
+class PredictionStatus(StrEnum):
+    """The answer for one image of a batch."""
+
+    PREDICTED = "predicted"
+    REJECTED = "rejected"
+
+
+BatchKey = Annotated[str, mapped_column(sa.String(64))]
+Code = Annotated[str, mapped_column(sa.String(64))]
+Created = Annotated[dt.datetime, mapped_column(UTC_DATETIME, server_default=utc_now())]
+Digest = Annotated[str, mapped_column(HEX_DIGEST)]
+Identifier = Annotated[str, mapped_column(sa.String(100))]
+ObjectKey = Annotated[str, mapped_column(sa.String(512))]
+Real = Annotated[float, mapped_column(DOUBLE)]
+Text = Annotated[str, mapped_column(sa.Text)]
+
+
+def _one_of(column: str, values: type[StrEnum]) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+class Base(DeclarativeBase):
+    """The registry of all tables."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+# --- What there is to process -----------------------------------------------------------------------------------------
+
+
+class ProductGroup(Base):
+    """A category of products."""
+
+    __tablename__ = "product_groups"
+
+    product_group_id: Mapped[Identifier] = mapped_column(primary_key=True)
+    name: Mapped[str | None] = mapped_column(sa.String(255))
+    description: Mapped[Text | None]
+    created_at: Mapped[Created]
+    updated_at: Mapped[Created]
+
+
+class Sku(Base):
+    """A product that is sold; ``image_count`` is kept up by the imports."""
+
+    __tablename__ = "skus"
+
+    sku_id: Mapped[Identifier] = mapped_column(primary_key=True)
+    product_group_id: Mapped[Identifier | None] = mapped_column(index=True)
+    name: Mapped[str | None] = mapped_column(sa.String(255))
+    value: Mapped[Real | None]
+    image_count: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
+    created_at: Mapped[Created]
+    updated_at: Mapped[Created]
+
+
+class ProductImage(Base):
+    """One image of the catalogue. Plain INSERTs need ``image_url`` only: the server fills the rest."""
+
+    __tablename__ = "product_images"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    product_group_id: Mapped[Identifier | None]
+    sku_id: Mapped[Identifier | None] = mapped_column(index=True)
+    temple_id: Mapped[Identifier | None] = mapped_column(index=True)
+    image_url: Mapped[str | None] = mapped_column(sa.String(2048))
+    image_type: Mapped[str] = mapped_column(sa.String(50), server_default="primary")
+    source_key: Mapped[Digest | None] = mapped_column(unique=True)
+    status: Mapped[str] = mapped_column(sa.String(20), server_default=ImageStatus.PENDING.value)
+    qc_status: Mapped[str] = mapped_column(sa.String(20), server_default=QcStatus.PENDING.value)
+    enhanced_image_url: Mapped[str | None] = mapped_column(sa.String(2048))
+    batch_key: Mapped[BatchKey | None] = mapped_column(index=True)
+    reason: Mapped[Code | None]
+    created_at: Mapped[Created]
+    updated_at: Mapped[Created]
+
+    __table_args__ = (
+        sa.Index(None, "status", "id"),  # claims and status counts
+        sa.Index(None, "status", "reason"),  # retry by reason
+        sa.Index(None, "qc_status", "id"),
+        _one_of("status", ImageStatus),
+        _one_of("qc_status", QcStatus),
+        {"sqlite_autoincrement": True},  # an id is never given out twice: object keys contain it
+    )
+
+
+class ImageBatch(Base):
+    """Images claimed together: one Dagster partition, one run for each attempt."""
+
+    __tablename__ = "image_batches"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    batch_key: Mapped[BatchKey] = mapped_column(unique=True)
+    state: Mapped[str] = mapped_column(sa.String(20), server_default=BatchState.CLAIMED.value)
+    attempt: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("1"))
+    claimed_by: Mapped[str] = mapped_column(sa.String(20), server_default=Claimant.SENSOR.value)
+    image_count: Mapped[int] = mapped_column(sa.Integer)
+    reason: Mapped[Text | None]
+    heartbeat_at: Mapped[Created]
+    created_at: Mapped[Created]
+    analysed_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+    updated_at: Mapped[Created]
+
+    __table_args__ = (
+        sa.Index(None, "state", "id"),
+        _one_of("state", BatchState),
+        _one_of("claimed_by", Claimant),
+        {"sqlite_autoincrement": True},
+    )
+
+
+# --- What the assets write: one table an asset, keyed by batch --------------------------------------------------------
+
+
+class RawImage(Base):
+    """One row an image of the batch: what the download gave."""
+
+    __tablename__ = "raw_images"
+
+    batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    image_url: Mapped[str | None] = mapped_column(sa.String(2048))
+    object_key: Mapped[ObjectKey | None]
+    sha256: Mapped[Digest | None]
+    byte_size: Mapped[int | None] = mapped_column(sa.BigInteger)
+    http_status: Mapped[int | None] = mapped_column(sa.Integer)
+    fetch_attempts: Mapped[int] = mapped_column(sa.Integer)
+    fetch_seconds: Mapped[Real]
+    reason: Mapped[Code | None]
+    detail: Mapped[Text | None]
+
+
+class ValidatedImage(Base):
+    """One row an image of the batch: whether its pixels can be trusted."""
+
+    __tablename__ = "validated_images"
+
+    batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    object_key: Mapped[ObjectKey | None]
+    sha256: Mapped[Digest | None]
+    image_format: Mapped[str | None] = mapped_column(sa.String(10))
+    width: Mapped[int | None] = mapped_column(sa.Integer)
+    height: Mapped[int | None] = mapped_column(sa.Integer)
+    frames: Mapped[int | None] = mapped_column(sa.Integer)
+    orientation: Mapped[int | None] = mapped_column(sa.Integer)
+    color_mode: Mapped[str | None] = mapped_column(sa.String(20))
+    reason: Mapped[Code | None]
+    detail: Mapped[Text | None]
+
+
+class DetectedImage(Base):
+    """One row a valid image of the batch: which detector looked at it and how many objects it found."""
+
+    __tablename__ = "detected_images"
+
+    batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    object_count: Mapped[int] = mapped_column(sa.Integer)
+    model_version: Mapped[str] = mapped_column(sa.String(100), index=True)
+
+
+class Detection(Base):
+    """One row a box, in pixels of the upright image."""
+
+    __tablename__ = "detections"
+
+    # The id starts with the batch key: rows of a batch lie together, and replacing them stays cheap.
+    detection_id: Mapped[str] = mapped_column(sa.String(100), primary_key=True)
+    batch_key: Mapped[BatchKey] = mapped_column(index=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, index=True)
+    class_id: Mapped[int] = mapped_column(sa.Integer)
+    class_name: Mapped[str] = mapped_column(sa.String(100))
+    confidence: Mapped[Real]
+    x1: Mapped[Real]
+    y1: Mapped[Real]
+    x2: Mapped[Real]
+    y2: Mapped[Real]
+    model_version: Mapped[str] = mapped_column(sa.String(100))
+
+    __table_args__ = (sa.Index(None, "class_name", "image_id"),)
+
+
+class ImagePrediction(Base):
+    """One row an image of the batch, rejected ones included. ``created_at`` is the image's first answer."""
+
+    __tablename__ = "image_predictions"
+
+    batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    status: Mapped[str] = mapped_column(sa.String(20))
+    reason: Mapped[Code | None]
+    object_count: Mapped[int] = mapped_column(sa.Integer)
+    top_class: Mapped[str | None] = mapped_column(sa.String(100))
+    top_confidence: Mapped[Real | None]
+    detector_version: Mapped[str | None] = mapped_column(sa.String(100))
+    created_at: Mapped[Created] = mapped_column(index=True)
+    updated_at: Mapped[Created]
+
+    __table_args__ = (sa.Index(None, "top_class", "image_id"), _one_of("status", PredictionStatus))
+
+
+class MetadataReport(Base):
+    """One row an image of the batch: where its JSON report lies in the store."""
+
+    __tablename__ = "metadata_reports"
+
+    batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    object_key: Mapped[ObjectKey]
+    sha256: Mapped[Digest]
+    byte_size: Mapped[int] = mapped_column(sa.BigInteger)
+
+
+class PublishedPrediction(Base):
+    """One row an image of the batch: the status and reason that ``product_images`` was given."""
+
+    __tablename__ = "published_predictions"
+
+    batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    status: Mapped[str] = mapped_column(sa.String(20))
+    reason: Mapped[Code | None]
+
+
+# --- Enhancement and review -------------------------------------------------------------------------------------------
+
+
+class ImageMetric(Base):
+    """Quality of one image before and after enhancement."""
+
+    __tablename__ = "image_metrics"
+
+    batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    phase: Mapped[str] = mapped_column(sa.String(10), primary_key=True)
+    score: Mapped[Real]
+    components: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    issues: Mapped[list[str] | None] = mapped_column(JSON)
+    width: Mapped[int] = mapped_column(sa.Integer)
+    height: Mapped[int] = mapped_column(sa.Integer)
+    byte_size: Mapped[int] = mapped_column(sa.BigInteger)
+
+    __table_args__ = (sa.CheckConstraint("phase IN ('before', 'after')", name="phase_known"),)
+
+
+class ProcessingJob(Base):
+    """Work that a client asked for: enhancement of some images, training of a model."""
+
+    __tablename__ = "processing_jobs"
+
+    job_id: Mapped[str] = mapped_column(sa.String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(sa.String(20), server_default="enhance")
+    status: Mapped[str] = mapped_column(sa.String(20), server_default=ImageStatus.PENDING.value)
+    parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    total_images: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
+    processed_images: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
+    failed_images: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
+    error: Mapped[Text | None]
+    created_at: Mapped[Created]
+    started_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+    completed_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+
+    __table_args__ = (sa.Index(None, "status", "created_at"), _one_of("status", ImageStatus))
+
+
+class EnhancementConfigRow(Base):
+    """Enhancement settings of one product group or one SKU; the SKU's win."""
+
+    __tablename__ = "enhancement_configs"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    product_group_id: Mapped[Identifier | None] = mapped_column(unique=True)
+    sku_id: Mapped[Identifier | None] = mapped_column(unique=True)
+    config: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[Created]
+    updated_at: Mapped[Created]
+
+
+class QcReviewLog(Base):
+    """One decision of a reviewer."""
+
+    __tablename__ = "qc_review_logs"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, index=True)
+    reviewer_id: Mapped[Identifier | None]
+    previous_status: Mapped[str] = mapped_column(sa.String(20))
+    status: Mapped[str] = mapped_column(sa.String(20))
+    reason: Mapped[Code | None]
+    notes: Mapped[Text | None]
+    score: Mapped[Real | None]
+    created_at: Mapped[Created] = mapped_column(index=True)
+
+
+# --- Operation --------------------------------------------------------------------------------------------------------
+
+
+class Option(Base):
+    """Settings that people keep in the database, such as the recipients of alerts."""
+
+    __tablename__ = "options"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    option_group: Mapped[Identifier]
+    option_key: Mapped[Identifier]
+    option_value: Mapped[Text | None]
+    option_meta: Mapped[Text | None]
+
+    __table_args__ = (sa.Index(None, "option_group", "option_key"),)
+
+
+class Alert(Base):
+    """The outbox: an alert is written here first and delivered afterwards."""
+
+    __tablename__ = "alerts"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    kind: Mapped[Code]
+    subject: Mapped[str] = mapped_column(sa.String(255))
+    body: Mapped[Text]
+    dedupe_key: Mapped[str | None] = mapped_column(sa.String(190), unique=True)
+    attempts: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
+    last_error: Mapped[Text | None]
+    created_at: Mapped[Created]
+    sent_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+
+    __table_args__ = (sa.Index(None, "sent_at", "id"),)
+
+
+class SensorTick(Base):
+    """When each sensor last ran to its end, for the watchdog."""
+
+    __tablename__ = "sensor_ticks"
+
+    sensor_name: Mapped[Identifier] = mapped_column(primary_key=True)
+    ticked_at: Mapped[Created]
+    outcome: Mapped[Text | None]
+
+
+BATCH_TABLES: tuple[type[Base], ...] = (
+    RawImage,
+    ValidatedImage,
+    DetectedImage,
+    Detection,
+    ImagePrediction,
+    MetadataReport,
+    PublishedPrediction,
+    ImageMetric,
+)
+"""Tables that are replaced a batch at a time; each has a view ``current_<table>`` of the rows that count."""
+
+for _table in Base.metadata.tables.values():
+    # A binary collation compares texts as SQLite does: SKU-a and SKU-A stay two.
+    _table.kwargs.update(mysql_engine="InnoDB", mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin")

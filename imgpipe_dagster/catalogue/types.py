@@ -1,0 +1,52 @@
+"""Column types and SQL functions that behave the same on SQLite and MySQL/MariaDB. No tables."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
+
+BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite autoincrements only INTEGER keys
+UTC_DATETIME = sa.DateTime().with_variant(
+    mysql.DATETIME(fsp=6), "mysql", "mariadb"
+)  # plain DATETIME drops microseconds
+HEX_DIGEST = sa.String(64).with_variant(mysql.CHAR(64, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
+DOUBLE = sa.Double()  # Float is single precision on MariaDB
+JSON = sa.JSON(none_as_null=True)  # without it None becomes the JSON value null
+
+
+class utc_now(GenericFunction[Any]):
+    """The database's clock in UTC with microseconds (milliseconds on SQLite), as a naive DATETIME."""
+
+    type = UTC_DATETIME
+    inherit_cache = True
+
+
+class seconds_ago(GenericFunction[Any]):
+    """``seconds_ago(column)``: how long ago a UTC DATETIME lies by the database's clock, as a float."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(utc_now)
+def _utc_now(_element: utc_now, _compiler: SQLCompiler, **_kw: object) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(utc_now, "sqlite")
+def _utc_now_sqlite(_element: utc_now, _compiler: SQLCompiler, **_kw: object) -> str:
+    # Padded to six digits, so that stored texts compare as times do.
+    return "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
+
+
+@compiles(seconds_ago)
+def _seconds_ago(element: seconds_ago, compiler: SQLCompiler, **kw: object) -> str:
+    return f"(TIMESTAMPDIFF(MICROSECOND, {compiler.process(element.clauses, **kw)}, UTC_TIMESTAMP(6)) / 1e6)"
+
+
+@compiles(seconds_ago, "sqlite")
+def _seconds_ago_sqlite(element: seconds_ago, compiler: SQLCompiler, **kw: object) -> str:
+    return f"((julianday('now') - julianday({compiler.process(element.clauses, **kw)})) * 86400.0)"
