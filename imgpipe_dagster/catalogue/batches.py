@@ -1,0 +1,304 @@
+"""Batches: claiming images, following a batch through its attempts, giving it its end. Exactly once, by state."""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from imgpipe_dagster.catalogue.alerts import write_alert
+from imgpipe_dagster.catalogue.engine import transact
+from imgpipe_dagster.catalogue.tables import BatchState, Claimant, ImageBatch, ImageStatus, ProductImage
+from imgpipe_dagster.catalogue.types import seconds_ago, utc_now
+from imgpipe_dagster.reasons import Reason
+
+BACKLOG_BATCHES = 20
+"""A backlog of more than this many batches makes the batches grow, so that partitions stay few."""
+
+_CHUNK = 1000  # ids in one statement
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """When a batch is due and how large it is."""
+
+    size: int = 500
+    max_size: int = 5000
+    max_wait_s: float = 120
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.max_wait_s < 0:
+            raise ValueError(f"A batch needs a size of at least 1 and a wait of at least 0 seconds, not {self}.")
+
+    def due(self, waiting: int, oldest_wait_s: float) -> int:
+        """How many images to claim now; 0 while it is worth waiting for more."""
+        if waiting < self.size and oldest_wait_s < self.max_wait_s:
+            return 0
+        return max(self.size, min(self.max_size, waiting // BACKLOG_BATCHES))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One row of ``image_batches`` as decisions need it. Ages are in seconds by the database's clock."""
+
+    key: str
+    state: BatchState
+    attempt: int
+    claimed_by: Claimant
+    image_count: int
+    heartbeat_age_s: float
+
+
+class BatchBusyError(RuntimeError):
+    """The batch is being processed and cannot be retried now."""
+
+
+def claim_batch(engine: Engine, limits: BatchLimits, claimant: Claimant) -> Batch | None:
+    """Claim waiting images as one new batch, or none if no batch is due.
+
+    Safe with any number of claimants: rows are chosen by their state under a lock that others skip, never by a
+    cursor, because auto-increment order is not commit order.
+    """
+
+    def claim(connection: Connection) -> Batch | None:
+        waiting, oldest_wait_s = _waiting(connection, at_most=limits.max_size * BACKLOG_BATCHES)
+        size = limits.due(waiting, oldest_wait_s) if waiting else 0
+        if size == 0:
+            return None
+        ids = connection.scalars(
+            sa.select(ProductImage.id)
+            .where(ProductImage.status == ImageStatus.PENDING)
+            .order_by(ProductImage.id)
+            .limit(size)
+            .with_for_update(skip_locked=True)
+        ).all()
+        return _form_batch(connection, ids, claimant) if ids else None
+
+    return transact(engine, claim)
+
+
+def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float]:
+    """How many images wait (counted up to ``at_most``), and for how many seconds the oldest has waited."""
+    with engine.connect() as connection:
+        return _waiting(connection, at_most)
+
+
+def open_batches(engine: Engine) -> list[Batch]:
+    """Every batch that still needs a job, oldest first."""
+    with engine.connect() as connection:
+        return _batches(connection, ImageBatch.state == BatchState.CLAIMED)
+
+
+def get_batch(engine: Engine, batch_key: str) -> Batch | None:
+    """The batch of that key, or None."""
+    with engine.connect() as connection:
+        return next(iter(_batches(connection, ImageBatch.batch_key == batch_key)), None)
+
+
+def note_heartbeat(engine: Engine, batch_key: str) -> None:
+    """Note that a run of the batch is at work."""
+    transact(engine, lambda connection: connection.execute(_update(batch_key).values(heartbeat_at=utc_now())))
+
+
+def begin_attempt(engine: Engine, batch: Batch) -> bool:
+    """Count one attempt more; False if somebody else did so first."""
+    statement = (
+        _update(batch.key)
+        .where(ImageBatch.state == BatchState.CLAIMED, ImageBatch.attempt == batch.attempt)
+        .values(attempt=batch.attempt + 1, claimed_by=Claimant.SENSOR, heartbeat_at=utc_now(), updated_at=utc_now())
+    )
+    return transact(engine, lambda connection: connection.execute(statement).rowcount) == 1
+
+
+def hold_batch(engine: Engine, batch: Batch, reason: str) -> bool:
+    """Leave the batch alone until somebody retries it; False if it is no longer open."""
+    statement = (
+        _update(batch.key)
+        .where(ImageBatch.state == BatchState.CLAIMED, ImageBatch.attempt == batch.attempt)
+        .values(state=BatchState.HELD, reason=reason, updated_at=utc_now())
+    )
+    return transact(engine, lambda connection: connection.execute(statement).rowcount) == 1
+
+
+def fail_batch(engine: Engine, batch: Batch, reason: str) -> bool:
+    """Give the batch up: its open images fail with a reason, and an alert is written, all in one transaction."""
+
+    def fail(connection: Connection) -> bool:
+        failed = connection.execute(
+            _update(batch.key)
+            .where(ImageBatch.state == BatchState.CLAIMED, ImageBatch.attempt == batch.attempt)
+            .values(state=BatchState.FAILED, reason=reason, updated_at=utc_now())
+        ).rowcount
+        if not failed:
+            return False
+        connection.execute(
+            sa.update(ProductImage)
+            .where(ProductImage.batch_key == batch.key, ProductImage.status == ImageStatus.PROCESSING)
+            .values(status=ImageStatus.FAILED, reason=Reason.BATCH_FAILED, updated_at=utc_now())
+        )
+        write_alert(
+            connection,
+            kind="batch_failed",
+            subject=f"Batch {batch.key} failed after {batch.attempt} attempts",
+            body=f"{batch.image_count} images carry the reason {Reason.BATCH_FAILED}. {reason}\n"
+            f"When the cause is mended: imgpipe retry --batch {batch.key}",
+            dedupe_key=f"batch_failed:{batch.key}:{batch.attempt}",
+        )
+        return True
+
+    return transact(engine, fail)
+
+
+def publish_batch(
+    connection: Connection, batch_key: str, answers: Iterable[tuple[int, ImageStatus, str | None]]
+) -> None:
+    """Give the images of a batch their status and reason, and close the batch.
+
+    An image that waits for a new batch, or has moved to one, keeps its state.
+    """
+    by_answer: dict[tuple[ImageStatus, str | None], list[int]] = {}
+    for image_id, status, reason in answers:
+        by_answer.setdefault((status, reason), []).append(image_id)
+    for (status, reason), ids in sorted(by_answer.items(), key=str):
+        for chunk in _chunks(sorted(ids)):
+            connection.execute(
+                sa.update(ProductImage)
+                .where(
+                    ProductImage.id.in_(chunk),
+                    ProductImage.batch_key == batch_key,
+                    ProductImage.status != ImageStatus.PENDING,
+                )
+                .values(status=status, reason=reason, updated_at=utc_now())
+            )
+    connection.execute(
+        _update(batch_key)
+        .where(ImageBatch.state.in_([BatchState.CLAIMED, BatchState.FAILED, BatchState.HELD]))
+        .values(state=BatchState.ANALYSED, reason=None, analysed_at=utc_now(), updated_at=utc_now())
+    )
+
+
+def retry_images(
+    engine: Engine, *, reason: str | None = None, batch_key: str | None = None, batch_size: int | None = None
+) -> int:
+    """Put failed images, and those of held batches, back to be processed in a new batch.
+
+    Args:
+        engine: The catalogue.
+        reason: Only images that carry this reason code.
+        batch_key: Only images of this batch.
+        batch_size: Form batches of this size at once (small ones find a culprit); otherwise the images wait like new
+            ones.
+
+    Returns:
+        The number of images put back.
+
+    Raises:
+        BatchBusyError: if the named batch is still being processed.
+        KeyError: if there is no such batch.
+    """
+    if batch_key is not None:
+        batch = get_batch(engine, batch_key)
+        if batch is None:
+            raise KeyError(batch_key)
+        if batch.state is BatchState.CLAIMED:
+            raise BatchBusyError(f"Batch {batch_key} is being processed (attempt {batch.attempt}): wait for its end.")
+
+    held = sa.select(ImageBatch.batch_key).where(ImageBatch.state == BatchState.HELD)
+    if batch_key is not None:
+        held = held.where(ImageBatch.batch_key == batch_key)
+    is_failed = ProductImage.status == ImageStatus.FAILED
+    is_held = sa.and_(ProductImage.status == ImageStatus.PROCESSING, ProductImage.batch_key.in_(held))
+    chosen = is_failed if reason is not None else sa.or_(is_failed, is_held)
+    query = sa.select(ProductImage.id).where(chosen)
+    if reason is not None:
+        query = query.where(ProductImage.reason == reason)
+    if batch_key is not None:
+        query = query.where(ProductImage.batch_key == batch_key)
+
+    def put_back(connection: Connection) -> int:
+        ids = connection.scalars(
+            query.order_by(ProductImage.id).limit(batch_size or _CHUNK).with_for_update(skip_locked=True)
+        ).all()
+        if ids and batch_size is not None:
+            _form_batch(connection, ids, Claimant.SENSOR)
+        elif ids:
+            connection.execute(
+                sa.update(ProductImage)
+                .where(ProductImage.id.in_(ids))
+                .values(status=ImageStatus.PENDING, reason=None, updated_at=utc_now())
+            )
+        return len(ids)
+
+    total = 0
+    while count := transact(engine, put_back):
+        total += count
+    if reason is None:
+        still_there = sa.exists().where(
+            ProductImage.batch_key == ImageBatch.batch_key, ProductImage.status == ImageStatus.PROCESSING
+        )
+        closed = (
+            sa.update(ImageBatch)
+            .where(ImageBatch.state == BatchState.HELD, ~still_there)
+            .values(state=BatchState.FAILED, reason="Its images were put back by a retry.", updated_at=utc_now())
+        )
+        transact(engine, lambda connection: connection.execute(closed))
+    return total
+
+
+def _waiting(connection: Connection, at_most: int) -> tuple[int, float]:
+    oldest_wait_s = connection.scalar(
+        sa.select(seconds_ago(ProductImage.updated_at))
+        .where(ProductImage.status == ImageStatus.PENDING)
+        .order_by(ProductImage.id)
+        .limit(1)
+    )
+    if oldest_wait_s is None:
+        return 0, 0.0
+    some = sa.select(ProductImage.id).where(ProductImage.status == ImageStatus.PENDING).limit(at_most).subquery()
+    return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0, float(oldest_wait_s)
+
+
+def _form_batch(connection: Connection, ids: Sequence[int], claimant: Claimant) -> Batch:
+    inserted = connection.execute(
+        sa.insert(ImageBatch).values(batch_key=uuid.uuid4().hex, claimed_by=claimant, image_count=len(ids))
+    )
+    (batch_id,) = inserted.inserted_primary_key or (None,)
+    now = connection.scalars(sa.select(ImageBatch.created_at).where(ImageBatch.id == batch_id)).one()
+    key = f"{now:%Y%m%d}-{batch_id:06d}"
+    connection.execute(sa.update(ImageBatch).where(ImageBatch.id == batch_id).values(batch_key=key))
+    for chunk in _chunks(ids):
+        connection.execute(
+            sa.update(ProductImage)
+            .where(ProductImage.id.in_(chunk))
+            .values(status=ImageStatus.PROCESSING, batch_key=key, reason=None, updated_at=utc_now())
+        )
+    return Batch(key, BatchState.CLAIMED, 1, claimant, len(ids), 0.0)
+
+
+def _batches(connection: Connection, which: sa.ColumnElement[bool]) -> list[Batch]:
+    rows = connection.execute(
+        sa.select(
+            ImageBatch.batch_key,
+            ImageBatch.state,
+            ImageBatch.attempt,
+            ImageBatch.claimed_by,
+            ImageBatch.image_count,
+            seconds_ago(ImageBatch.heartbeat_at),
+        )
+        .where(which)
+        .order_by(ImageBatch.id)
+    )
+    return [
+        Batch(key, BatchState(state), attempt, Claimant(claimed_by), count, float(age))
+        for key, state, attempt, claimed_by, count, age in rows
+    ]
+
+
+def _update(batch_key: str) -> sa.Update:
+    return sa.update(ImageBatch).where(ImageBatch.batch_key == batch_key)
+
+
+def _chunks(ids: Sequence[int]) -> Iterable[Sequence[int]]:
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]

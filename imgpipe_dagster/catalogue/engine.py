@@ -1,0 +1,113 @@
+"""Connecting to the catalogue and running transactions that survive deadlocks and short outages. No queries."""
+
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RETRY_FOR_S = 60.0
+"""How long a transaction is tried again while the database is away or busy."""
+
+# Lock wait timeout, deadlock, record changed (MariaDB 11.6), cannot connect, gone away, lost connection, shutdown,
+# too many connections.
+_TRANSIENT_MYSQL = frozenset({1205, 1213, 1020, 2002, 2003, 2006, 2013, 1053, 1040, 1927})
+_TRANSIENT_SQLITE = ("database is locked", "database table is locked", "database is busy")
+
+
+class CatalogueError(RuntimeError):
+    """The catalogue cannot be used; the message says why and what to do, without secrets."""
+
+
+def connect(url: URL) -> Engine:
+    """An engine for the catalogue at ``url``; no connection is made yet.
+
+    Raises:
+        CatalogueError: if the URL names neither SQLite nor MySQL/MariaDB.
+    """
+    match url.get_backend_name():
+        case "sqlite":
+            return _connect_sqlite(url)
+        case "mysql" | "mariadb":
+            return sa.create_engine(
+                url.update_query_dict({"charset": "utf8mb4"}),
+                isolation_level="READ COMMITTED",  # at InnoDB's default, concurrent claims die of deadlocks
+                pool_pre_ping=True,
+                pool_recycle=1800,
+                connect_args={"connect_timeout": 10, "init_command": "SET time_zone = '+00:00'"},
+            )
+        case other:
+            raise CatalogueError(f"The catalogue runs on SQLite or MySQL/MariaDB, not on {other!r}.")
+
+
+def transact(engine: Engine, work: Callable[[Connection], T], *, retry_for_s: float = RETRY_FOR_S) -> T:
+    """Run ``work`` in one transaction; on a deadlock, a lock timeout or an outage run it again, whole.
+
+    Args:
+        engine: The catalogue.
+        work: Reads and writes through the connection it is given; it may run several times.
+        retry_for_s: When this many seconds have passed, the next transient error is raised.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: an error that is not transient, or one that did not pass in time.
+    """
+    deadline = time.monotonic() + retry_for_s
+    pause = 0.05
+    while True:
+        try:
+            with engine.connect().execution_options(imgpipe_writes=True) as connection, connection.begin():
+                return work(connection)
+        except DBAPIError as error:
+            if not is_transient(error) or time.monotonic() >= deadline:
+                raise
+            log.warning("The catalogue is busy or away (%s); trying again.", _short(error))
+        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
+        pause = min(pause * 2, 2.0)
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether the same transaction may succeed a moment later."""
+    original = error.orig
+    if isinstance(original, sqlite3.OperationalError):
+        return str(original).lower().startswith(_TRANSIENT_SQLITE)
+    if error.connection_invalidated:
+        return True
+    code = original.args[0] if original is not None and original.args else None
+    return code in _TRANSIENT_MYSQL
+
+
+def describe_url(url: URL) -> str:
+    """The URL for people: without its password."""
+    return url.render_as_string(hide_password=True)
+
+
+def _connect_sqlite(url: URL) -> Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def _configure(dbapi_connection: sqlite3.Connection, _record: object) -> None:
+        dbapi_connection.isolation_level = None  # the begin event below starts transactions, not the driver
+        dbapi_connection.execute("PRAGMA journal_mode = WAL")
+        dbapi_connection.execute("PRAGMA synchronous = NORMAL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred transaction that turns writer midway can only fail; one that will write says so at once.
+        writes = connection.get_execution_options().get("imgpipe_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _short(error: DBAPIError) -> str:
+    return str(error.orig).splitlines()[0][:200]

@@ -1,0 +1,108 @@
+"""Frames and batch tables: replacing the rows of one batch in one transaction, reading them back with their types."""
+
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from imgpipe_dagster.catalogue.engine import transact
+from imgpipe_dagster.catalogue.tables import BATCH_TABLES, Base
+from imgpipe_dagster.catalogue.types import utc_now
+
+_TABLES: dict[str, sa.Table] = {t.__tablename__: Base.metadata.tables[t.__tablename__] for t in BATCH_TABLES}
+_CHUNK = 5000
+
+
+def batch_table(name: str) -> sa.Table:
+    """The batch table of that name.
+
+    Raises:
+        KeyError: if there is none; the message lists those that are.
+    """
+    if name not in _TABLES:
+        raise KeyError(f"{name!r} is not a batch table; there are {', '.join(sorted(_TABLES))}.")
+    return _TABLES[name]
+
+
+def replace_batch(engine: Engine, name: str, batch_key: str, frame: pd.DataFrame) -> int:
+    """Make ``frame`` the rows of one batch in table ``name``, in one transaction.
+
+    The same frame twice gives the same rows. Where the table has ``created_at``, an image keeps the time of its first
+    row in any batch; new ones get the database's time.
+
+    Args:
+        engine: The catalogue.
+        name: A batch table.
+        batch_key: The batch; a column ``batch_key`` in the frame is not needed.
+        frame: One row a row; missing columns become NULL or the server's default.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ValueError: if the frame has columns that the table has not, or lacks one that the table demands.
+    """
+    table = batch_table(name)
+    rows = _to_rows(table, batch_key, frame)
+
+    def replace(connection: Connection) -> None:
+        if rows and "created_at" in table.c:
+            _keep_first_created(connection, table, rows)
+        connection.execute(sa.delete(table).where(table.c.batch_key == batch_key))
+        for start in range(0, len(rows), _CHUNK):
+            connection.execute(sa.insert(table), rows[start : start + _CHUNK])
+
+    transact(engine, replace)
+    return len(rows)
+
+
+def load_batch(engine: Engine, name: str, batch_key: str) -> pd.DataFrame:
+    """The rows of one batch in the order of the primary key, each column with the type that the table gives it."""
+    table = batch_table(name)
+    query = sa.select(table).where(table.c.batch_key == batch_key).order_by(*table.primary_key.columns)
+    with engine.connect() as connection:
+        result = connection.execute(query)
+        frame = pd.DataFrame(result.mappings().all(), columns=list(table.c.keys()))
+    return frame.astype({column.name: _pandas_type(column) for column in table.c})
+
+
+def _to_rows(table: sa.Table, batch_key: str, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    unknown = sorted(set(frame.columns) - set(table.c.keys()))
+    required = {c.name for c in table.c if not c.nullable and c.server_default is None} - {"batch_key"}
+    missing = sorted(required - set(frame.columns))
+    if unknown or (missing and len(frame)):
+        raise ValueError(f"Table {table.name} has no columns {unknown}, and needs {missing}.")
+    frame = frame.assign(batch_key=batch_key)
+    # numpy scalars fail on SQLite, and NaN or NA would be stored as values.
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+def _keep_first_created(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    first: dict[int, Any] = {}
+    ids = [row["image_id"] for row in rows]
+    for start in range(0, len(ids), _CHUNK):
+        query = (
+            sa.select(table.c.image_id, sa.func.min(table.c.created_at))
+            .where(table.c.image_id.in_(ids[start : start + _CHUNK]))
+            .group_by(table.c.image_id)
+        )
+        first.update((image_id, created_at) for image_id, created_at in connection.execute(query))
+    now = connection.scalars(sa.select(utc_now())).one()
+    for row in rows:
+        row["created_at"] = first.get(row["image_id"], now)
+        row["updated_at"] = now
+
+
+def _pandas_type(column: sa.Column[Any]) -> str:
+    match column.type:
+        case sa.Integer():
+            return "Int64" if column.nullable else "int64"
+        case sa.Float():
+            return "Float64" if column.nullable else "float64"
+        case sa.DateTime():
+            return "datetime64[us]"
+        case sa.JSON():
+            return "object"
+        case _:
+            return "string"

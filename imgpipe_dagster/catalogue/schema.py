@@ -1,0 +1,73 @@
+"""The schema's life: bringing a database up to date, asking where it stands, printing the SQL. No tables."""
+
+import io
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.engine import Engine
+
+from imgpipe_dagster.catalogue.engine import CatalogueError
+
+_DIALECTS = {"mysql": mysql.dialect, "sqlite": sqlite.dialect}
+
+
+def upgrade(engine: Engine) -> tuple[str | None, str]:
+    """Bring the schema up to date; a schema that is stays as it is.
+
+    Returns:
+        The revision before (None for an empty database) and the one after.
+    """
+    if engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:"):
+        Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+    before = current_revision(engine)
+    config = _config()
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return before, head_revision()
+
+
+def current_revision(engine: Engine) -> str | None:
+    """The revision that the database is at, or None where it has no schema."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def head_revision() -> str:
+    """The revision that this version of the package needs."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def require_current(engine: Engine) -> None:
+    """Refuse to work on a schema that is not up to date.
+
+    Raises:
+        CatalogueError: if the schema is missing, old, or newer than this version.
+    """
+    if current_revision(engine) != head_revision():
+        raise CatalogueError("The catalogue's schema is not up to date: run `imgpipe db upgrade`.")
+
+
+def schema_sql(dialect: str) -> str:
+    """The SQL that makes the schema on an empty database.
+
+    Raises:
+        ValueError: if the dialect is not ``mysql`` or ``sqlite``.
+    """
+    if dialect not in _DIALECTS:
+        raise ValueError(f"There is no dialect {dialect!r}; choose one of {', '.join(_DIALECTS)}.")
+    text = io.StringIO()
+    config = _config(output_buffer=text)
+    config.attributes["dialect"] = dialect
+    command.upgrade(config, "head", sql=True)
+    return text.getvalue()
+
+
+def _config(output_buffer: io.StringIO | None = None) -> Config:
+    config = Config(output_buffer=output_buffer) if output_buffer else Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
