@@ -1,0 +1,120 @@
+"""Which key an object has. Pure functions; what the keys mean is in the design of the store, nothing is read here."""
+
+import hashlib
+import re
+from typing import Literal
+
+from imgpipe_dagster.store.base import InvalidKeyError
+
+RESERVED_FOLDER = ".incoming"
+"""Where a local store keeps files that are still being written."""
+
+_MAX_KEY_BYTES = 1024  # S3's limit
+_MAX_PART_BYTES = 255  # the limit of a file name on Linux
+_MAX_NAME_BYTES = 200  # leaves room for an extension
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UNSAFE = re.compile(r"^\.|[\x00-\x1f\x7f-\x9f/\\%]")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_EXTENSION = re.compile(r"[a-z0-9]{1,10}")
+
+
+def check_key(key: str) -> None:
+    r"""Refuse keys that could leave the store, or that only one kind of store can hold.
+
+    A key is names joined by ``/``, relative, at most 1024 bytes of UTF-8 with at most 255 a name. No name is empty,
+    ``.`` or ``..``; backslashes and control characters are refused.
+
+    Raises:
+        InvalidKeyError: The key is refused.
+    """
+    try:
+        parts = [part.encode() for part in key.split("/")]
+    except UnicodeEncodeError as error:
+        raise InvalidKeyError(f"Store key {key!r} is not valid Unicode.") from error
+    if any(part in {b"", b".", b".."} for part in parts):
+        raise InvalidKeyError(f"Store key {key!r} must be relative, without empty names, '.' or '..'.")
+    if "\\" in key or _CONTROL.search(key):
+        raise InvalidKeyError(f"Store key {key!r} has a backslash or a control character.")
+    if parts[0] == RESERVED_FOLDER.encode():
+        raise InvalidKeyError(f"Store key {key!r} is in the folder that the store keeps for itself.")
+    if max(map(len, parts)) > _MAX_PART_BYTES or len(key.encode()) > _MAX_KEY_BYTES:
+        raise InvalidKeyError(f"Store key {key[:80]!r}… is too long.")
+
+
+def is_key(key: str) -> bool:
+    """Whether `check_key` accepts the key."""
+    try:
+        check_key(key)
+    except InvalidKeyError:
+        return False
+    return True
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse prefixes that are the beginning of no key: the part up to the last ``/`` must be a key.
+
+    Raises:
+        InvalidKeyError: The prefix is refused.
+    """
+    folder, slash, _ = prefix.rpartition("/")
+    if slash:
+        check_key(folder)
+
+
+def safe_name(text: str | int) -> str:
+    """A text as one name of a key: unsafe characters become ``%XX``, so different texts stay different.
+
+    Letters of all languages are kept. A text of more than 200 bytes is cut and gets its hash.
+
+    Raises:
+        InvalidKeyError: The text is empty or not valid Unicode.
+    """
+    name = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", str(text))
+    check_key(name[:1])
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidKeyError(f"{text!r} is not valid Unicode.") from error
+    if len(encoded) <= _MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: _MAX_NAME_BYTES - 17].decode(errors='ignore')}-{digest}"
+
+
+def image_key(sha256: str, extension: str) -> str:
+    """Key of an original: ``images/<first two>/<sha256>.<extension>``."""
+    if not _SHA256.fullmatch(sha256):
+        raise InvalidKeyError(f"{sha256!r} is not a SHA-256 in lower-case hexadecimal.")
+    return f"images/{sha256[:2]}/{sha256}.{_extension(extension)}"
+
+
+def report_key(image_id: int | str) -> str:
+    """Key of an image's report: ``metadata/<image_id>.json``; or by name, for sources whose images have names."""
+    return f"metadata/{safe_name(image_id)}.json"
+
+
+def enhanced_key(image_id: int, fingerprint: str, extension: str) -> str:
+    """Key of an enhanced image: ``enhanced/<image_id>/<fingerprint of the configuration>.<extension>``."""
+    return f"enhanced/{image_id}/{safe_name(fingerprint)}.{_extension(extension)}"
+
+
+def annotated_key(image_id: int, extension: str = "jpg") -> str:
+    """Key of the picture with the boxes drawn in: ``annotated/<image_id>.<extension>``."""
+    return f"annotated/{image_id}.{_extension(extension)}"
+
+
+def training_key(temple_id: int | str, split: Literal["train", "test"], category: str, name: str) -> str:
+    """Key of a training image: ``training/<temple_id>/<train|test>/<category>/<name>``."""
+    return f"training/{safe_name(temple_id)}/{split}/{safe_name(category)}/{safe_name(name)}"
+
+
+def models_key(*names: str | int) -> str:
+    """Key of a file of a model: ``models/<name>/<name>/…``."""
+    return "/".join(["models", *map(safe_name, names)])
+
+
+def _extension(extension: str) -> str:
+    cleaned = extension.lower().removeprefix(".")
+    if not _EXTENSION.fullmatch(cleaned):
+        raise InvalidKeyError(f"{extension!r} is not a file extension.")
+    return cleaned
