@@ -69,12 +69,13 @@ def safe_name(text: str | int) -> str:
     Raises:
         InvalidKeyError: The text is empty or not valid Unicode.
     """
-    name = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", str(text))
-    check_key(name[:1])
+    name = _UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), str(text))
     try:
         encoded = name.encode()
     except UnicodeEncodeError as error:
         raise InvalidKeyError(f"{text!r} is not valid Unicode.") from error
+    if not encoded:
+        raise InvalidKeyError("An empty text is no name in the store.")
     if len(encoded) <= _MAX_NAME_BYTES:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:16]

@@ -27,7 +27,7 @@ def open_store(url: str, *, s3_client: Any = None) -> ImageStore:  # noqa: ANN40
         raise StoreError(_NO_STORE) from error
     if "@" in parts.netloc:
         raise StoreError("A store URL holds no user or password: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:
         raise StoreError("A store URL has no query and no fragment: write '?' and '#' in names as %3F and %23.")
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path.startswith("/"):
         return LocalStore(Path(unquote(parts.path)))
