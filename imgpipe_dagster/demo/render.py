@@ -1,0 +1,518 @@
+"""Synthetic shelf and table scenes with known boxes: numpy and OpenCV in, pictures out. No files, network or settings.
+
+A scene is a pure function of its seed and size. Detector training, the demo pictures and the tests all draw from it.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from imgpipe_dagster.demo.sprites import (
+    Article,
+    Bottle,
+    Can,
+    Colour,
+    FloatArray,
+    Rng,
+    Sprite,
+    View,
+    draw,
+    hsv,
+    random_bottle,
+    random_can,
+    random_carton,
+)
+
+CLASS_NAMES = ("bottle", "can", "gap")
+BOTTLE, CAN, GAP = range(3)
+
+_MIN_VISIBLE = 0.35
+_MIN_IN_FRAME = 0.35
+
+
+@dataclass(frozen=True)
+class Box:
+    """One known object, in pixels of the picture, clipped to it.
+
+    Attributes:
+        class_id: Index into ``CLASS_NAMES``.
+        x1: Left.
+        y1: Top.
+        x2: Right.
+        y2: Bottom.
+        opened: Whether a bottle has lost its cap; None for other classes.
+    """
+
+    class_id: int
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    opened: bool | None = None
+
+    @property
+    def class_name(self) -> str:
+        """The name of the class."""
+        return CLASS_NAMES[self.class_id]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture (uint8, height x width x 3, BGR) and what is in it. Hidden parts of an object count into its box."""
+
+    image: NDArray[np.uint8]
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An object on the stage: its outline in stage pixels, and how many pixels it would show if nothing hid it."""
+
+    class_id: int
+    outline: FloatArray
+    area: int
+    opened: bool | None
+
+
+@dataclass
+class _Stage:
+    """The picture before the camera: canvas, which object owns each pixel (0: none), and the objects."""
+
+    canvas: FloatArray
+    owner: NDArray[np.int16]
+    items: list[_Item] = field(default_factory=list)
+
+    def paint(self, sprite: Sprite, left: int, top: int, product: Article | None = None, gain: float = 1.0) -> None:
+        """Blend a sprite in. A bottle or can becomes an object; anything else only hides what is behind it."""
+        height, width = self.owner.shape
+        rows = slice(max(top, 0), min(top + sprite.alpha.shape[0], height))
+        columns = slice(max(left, 0), min(left + sprite.alpha.shape[1], width))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return
+        part = np.s_[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        alpha = sprite.alpha[part][..., None]
+        below = self.canvas[rows, columns]
+        below += (sprite.image[part] * gain - below) * alpha
+        number = 0
+        if isinstance(product, Bottle | Can):
+            opened = product.opened if isinstance(product, Bottle) else None
+            class_id = BOTTLE if isinstance(product, Bottle) else CAN
+            outline = _outline(sprite) + np.array([left, top], np.float32)
+            self.items.append(_Item(class_id, outline, int((sprite.coverage > 0.5).sum()), opened))
+            number = len(self.items)
+        self.owner[rows, columns][sprite.coverage[part] > 0.5] = number
+
+    def add_gap(self, left: float, top: float, right: float, bottom: float) -> None:
+        """Note an empty place; call before anything is painted over it."""
+        outline = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
+        height, width = self.owner.shape
+        x1, x2 = np.clip([int(left), int(right)], 0, width)
+        y1, y2 = np.clip([int(top), int(bottom)], 0, height)
+        self.items.append(_Item(GAP, outline, int((right - left) * (bottom - top)), None))
+        self.owner[y1:y2, x1:x2] = len(self.items)
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """A product about to be painted, by the top left corner of its sprite."""
+
+    sprite: Sprite
+    product: Article
+    left: int
+    top: int
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What one block of a shelf holds: the same product with its faces turned, in piles of ``piles``."""
+
+    faces: tuple[tuple[Article, Sprite], ...]
+    piles: int
+
+    @property
+    def width(self) -> int:
+        return self.faces[0][1].alpha.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.faces[0][1].alpha.shape[0] * self.piles
+
+    @property
+    def can_be_missing(self) -> bool:
+        return isinstance(self.faces[0][0], Bottle | Can)
+
+    def place(self, rng: Rng, left: int, base: int, view: View) -> list[_Placement]:
+        """One pile that stands on ``base``, from the lowest up."""
+        spots = []
+        for _ in range(self.piles):
+            product, sprite = self.faces[int(rng.integers(len(self.faces)))]
+            tall = sprite.alpha.shape[0]
+            spots.append(_Placement(sprite, product, left, base - tall))
+            # A product stands on the lid below it, whose far rim shows behind it.
+            base -= tall - int(view.elevation * sprite.alpha.shape[1])
+        return spots
+
+
+def render_scene(seed: int, width: int = 1280, height: int = 960) -> Scene:
+    """Draw one scene: about three of four are shop shelves, the rest bottles and cans on a table.
+
+    Args:
+        seed: Decides everything; the same seed and size give the same bytes with the same OpenCV.
+        width: Pixels, at least 64.
+        height: Pixels, at least 64.
+
+    Returns:
+        The picture and the boxes of all objects of which enough can be seen.
+
+    Raises:
+        ValueError: If the size is smaller than 64 pixels.
+    """
+    if min(width, height) < 64:
+        raise ValueError(f"a scene is at least 64 pixels wide and high, not {width}x{height}")
+    rng = np.random.default_rng([seed, 1])
+    stage = _Stage(np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.int16))
+    if rng.random() < 0.75:
+        _build_shelves(stage, rng)
+    else:
+        _build_table(stage, rng)
+    return _photograph(stage, rng)
+
+
+# Shelves
+
+
+def _build_shelves(stage: _Stage, rng: Rng) -> None:
+    height, width = stage.owner.shape
+    rows = int(rng.choice([1, 2, 3, 4], p=[0.15, 0.35, 0.35, 0.15]))
+    pitch = height / rows * rng.uniform(0.92, 1.12)
+    board = pitch * rng.uniform(0.07, 0.12)
+    top = -rng.uniform(0, 0.15) * pitch
+    eye = rng.uniform(0.1, 0.5) * height
+    light = float(rng.uniform(-0.7, 0.7))
+    wall = np.array(hsv(rng.uniform(0, 360), rng.uniform(0, 0.25), rng.uniform(0.3, 0.92)), np.float32)
+    wood = np.array(hsv(rng.uniform(20, 45), rng.uniform(0, 0.5), rng.uniform(0.35, 0.95)), np.float32)
+    strip = np.array(
+        hsv(*[(0, 0, 0.93), (50, 0.8, 0.95), (355, 0.8, 0.75), (210, 0.3, 0.8), (0, 0, 0.3)][rng.integers(5)])
+    )
+    panel = int(rng.integers(3))
+    fullness = rng.uniform(0.55, 0.95)
+    while top < height:
+        front = top + pitch - board
+        view = View(float(np.clip(0.03 + 0.22 * (front - eye) / height, 0.015, 0.2)), light)
+        _paint_compartment(stage, rng, top, front, wall, wood, panel, view)
+        _fill_row(stage, rng, top, front, view, fullness)
+        _paint_board(stage, rng, front, board, wood, strip)
+        if rng.random() < 0.3:
+            _paint_wobbler(stage, rng, rng.uniform(0.05, 0.95) * width, front + board * 0.5, pitch * 0.11)
+        top += pitch
+    if rng.random() < 0.12:
+        _paint_passer_by(stage, rng)
+
+
+def _paint_compartment(
+    stage: _Stage, rng: Rng, top: float, front: float, wall: FloatArray, wood: FloatArray, panel: int, view: View
+) -> None:
+    """The back wall with the upper shelf's shadow, and the board's surface that the products stand on."""
+    height, width = stage.owner.shape
+    surface = front - (front - top) * (0.02 + 0.35 * view.elevation)
+    y1, y2, y3 = (int(np.clip(y, 0, height)) for y in (top, surface, front))
+    if y2 > y1:
+        depth = np.linspace(0, 1, y2 - y1, dtype=np.float32)[:, None]
+        shade = 0.5 + 0.5 * np.minimum(depth / rng.uniform(0.25, 0.7), 1) - 0.25 * np.maximum(depth - 0.75, 0)
+        across = np.arange(width, dtype=np.float32)[None, :] / width
+        if panel == 1:
+            shade = shade * np.where((across * rng.integers(6, 14)) % 1 < 0.03, 0.75, 1)
+        elif panel == 2:
+            pegs = (np.arange(y1, y2)[:, None] % max(height // 40, 6) < max(height // 160, 2)) & (
+                np.arange(width)[None, :] % max(height // 40, 6) < max(height // 160, 2)
+            )
+            shade = shade * np.where(pegs, 0.6, 1)
+        stage.canvas[y1:y2] = wall * np.broadcast_to(shade, (y2 - y1, width))[..., None]
+    if y3 > y2:
+        stage.canvas[y2:y3] = wood * np.linspace(0.55, 0.9, y3 - y2, dtype=np.float32)[:, None, None]
+    stage.owner[y1:y3] = 0
+
+
+def _fill_row(stage: _Stage, rng: Rng, top: float, front: float, view: View, fullness: float) -> None:
+    """Stock one row from left to right: blocks of one article each, some places of which are empty."""
+    width = stage.owner.shape[1]
+    clear = front - top
+    base = front - clear * 0.015
+    placements: list[_Placement] = []
+    x = -float(rng.uniform(0, 0.1)) * width
+    while x < width:
+        block = _choose_block(rng, clear, view)
+        pace = block.width * float(rng.uniform(1.02, 1.14))
+        slots = int(rng.integers(1, 7 if block.can_be_missing else 4))
+        stocked = rng.random(slots) < (fullness if block.can_be_missing else 1)
+        stocked[[0, -1]] = True
+        for slot in np.flatnonzero(stocked):
+            left = int(x + slot * pace + rng.uniform(0, 0.03) * block.width)
+            placements += block.place(rng, left, int(base + rng.uniform(0, 0.012) * clear), view)
+        for first, last in _runs(~stocked):
+            stage.add_gap(x + first * pace - (pace - block.width), base - block.height, x + last * pace, base)
+        x += slots * pace + block.width * float(rng.uniform(-0.02, 0.08))
+    _cast_shadows(stage, placements, clear)
+    lift, shift = int(clear * 0.12 * view.elevation), int(clear * 0.01)
+    for spot in placements:
+        stage.paint(spot.sprite, spot.left + shift, spot.top - lift, gain=0.55)
+    for spot in placements:
+        stage.paint(spot.sprite, spot.left, spot.top, spot.product, gain=float(rng.uniform(0.94, 1.04)))
+
+
+def _choose_block(rng: Rng, clear: float, view: View) -> "_Block":
+    """An article for a row ``clear`` pixels high: bottles, single or piled cans, cartons."""
+    kind = rng.choice(3, p=[0.54, 0.36, 0.1])
+    if kind == BOTTLE:
+        product = random_bottle(rng, opened=False)
+        tall = max(int(clear * rng.uniform(0.6, 0.92)), 12)
+        faces: list[Article] = [product, replace(product, phase=product.phase + 0.5)]
+        if rng.random() < 0.3:
+            faces.append(replace(product, opened=True, fill=float(rng.uniform(0.3, 0.6))))
+        return _Block(tuple((face, draw(face, tall, view)) for face in faces), 1)
+    if kind == CAN:
+        product = random_can(rng)
+        tall = max(int(clear * rng.uniform(0.3, 0.6) * (0.75 if product.tin else 1)), 12)
+        piles = int(rng.integers(1, max(int(clear * 0.92 / tall), 1) + 1))
+        turned = replace(product, phase=product.phase + 0.6)
+        return _Block(((product, draw(product, tall, view)), (turned, draw(turned, tall, view))), piles)
+    carton = random_carton(rng)
+    return _Block(((carton, draw(carton, max(int(clear * rng.uniform(0.4, 0.9)), 12), view)),), 1)
+
+
+def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Half-open index ranges in which the flags hold."""
+    steps = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
+    return [(int(first), int(last)) for first, last in zip(steps[::2], steps[1::2], strict=True)]
+
+
+def _cast_shadows(stage: _Stage, placements: "list[_Placement]", clear: float) -> None:
+    """Soft shadows of a row's products on the wall and on the board."""
+    height, width = stage.owner.shape
+    scale = 8
+    mask = np.zeros((height // scale + 2, width // scale + 2), np.float32)
+    for spot in placements:
+        tall, wide = (int(side / scale) for side in spot.sprite.alpha.shape)
+        left, top = spot.left // scale, spot.top // scale
+        mask[max(top, 0) : max(top + tall + 2, 0), max(left, 0) : max(left + wide + 1, 0)] = 1
+    mask = cv2.GaussianBlur(mask, (0, 0), max(clear / scale * 0.05, 0.8))
+    full = cv2.resize(mask, (mask.shape[1] * scale, mask.shape[0] * scale), interpolation=cv2.INTER_LINEAR)
+    stage.canvas *= 1 - 0.35 * full[:height, :width, None]
+
+
+def _paint_board(stage: _Stage, rng: Rng, front: float, board: float, wood: FloatArray, strip: FloatArray) -> None:
+    """The board's front edge with its price strip and price tags."""
+    height, width = stage.owner.shape
+    y1, y2 = int(np.clip(front, 0, height)), int(np.clip(front + board, 0, height))
+    if y2 <= y1:
+        return
+    stage.canvas[y1:y2] = wood * np.linspace(1.0, 0.6, y2 - y1, dtype=np.float32)[:, None, None]
+    stage.owner[y1:y2] = 0
+    rail_top, rail_bottom = int(front + board * 0.12), int(front + board * 0.88)
+    stage.canvas[max(rail_top, 0) : max(rail_bottom, 0)] = strip * 0.95
+    x = float(rng.uniform(0, 0.1)) * width
+    tag_height = int(board * 0.68)
+    while x < width and tag_height >= 6:
+        tag_width = int(tag_height * rng.uniform(1.4, 2.2))
+        tag = np.empty((tag_height, tag_width, 3), np.uint8)
+        tag[:] = (120, 245, 255) if rng.random() < 0.25 else (248, 248, 248)
+        _print(tag, f"{rng.integers(0, 20)}.{rng.choice([29, 49, 79, 95, 99])}", (30, 20, 20))
+        stage.paint(_card(tag, np.full(tag.shape[:2], 255, np.uint8)), int(x), int(front + board * 0.16))
+        x += tag_width + width * float(rng.uniform(0.04, 0.16))
+
+
+def _paint_wobbler(stage: _Stage, rng: Rng, x: float, y: float, radius: float) -> None:
+    """A round promotion sign in front of the products."""
+    size = max(int(radius), 4)
+    sign = np.empty((2 * size + 1, 2 * size + 1, 3), np.uint8)
+    sign[:] = hsv(rng.uniform(0, 60), 0.9, 0.95)
+    _print(sign, f"-{rng.integers(1, 7)}0%", (255, 255, 255))
+    mask = np.zeros(sign.shape[:2], np.uint8)
+    cv2.circle(mask, (size, size), size, 255, -1, cv2.LINE_AA)
+    stage.paint(_card(sign, mask), int(x) - size, int(y) - size)
+
+
+def _print(card: NDArray[np.uint8], text: str, ink: Colour) -> None:
+    """Write a line across the middle of a flat picture."""
+    height, width = card.shape[:2]
+    across, high = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, 1.0, 1)[0]
+    scale = min(0.84 * width / across, 0.7 * height / high)
+    spot = (int((width - across * scale) / 2), int((height + high * scale) / 2))
+    cv2.putText(card, text, spot, cv2.FONT_HERSHEY_DUPLEX, scale, ink, max(int(height / 25), 1), cv2.LINE_AA)
+
+
+def _card(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Sprite:
+    """A sprite from a flat picture and its mask (0 to 255)."""
+    inside = mask.astype(np.float32) / 255
+    return Sprite(image.astype(np.float32), inside, inside)
+
+
+def _paint_passer_by(stage: _Stage, rng: Rng) -> None:
+    """A blurred shoulder that hides one side of the picture."""
+    height, width = stage.owner.shape
+    side = 0 if rng.random() < 0.5 else width
+    reach = (int(width * rng.uniform(0.08, 0.2)), int(height * rng.uniform(0.4, 0.7)))
+    centre = (side, int(height * rng.uniform(0.8, 1.1)))
+    mask = np.zeros((height // 4, width // 4), np.float32)
+    cv2.ellipse(mask, (centre[0] // 4, centre[1] // 4), (reach[0] // 4, reach[1] // 4), 0, 0, 360, 1.0, -1)
+    soft = cv2.resize(cv2.GaussianBlur(mask, (0, 0), width / 200), (width, height))[..., None]
+    cloth = np.array(hsv(rng.uniform(0, 360), rng.uniform(0.1, 0.6), rng.uniform(0.1, 0.5)), np.float32)
+    stage.canvas += (cloth - stage.canvas) * soft
+    stage.owner[soft[..., 0] > 0.5] = 0
+
+
+# Tables
+
+
+def _build_table(stage: _Stage, rng: Rng) -> None:
+    """A few products on a table in a blurred room, small to close-up, some tilted."""
+    height, width = stage.owner.shape
+    edge = int(height * rng.uniform(0.45, 0.8))
+    _paint_room(stage, rng, edge)
+    light = float(rng.uniform(-0.7, 0.7))
+    view = View(float(rng.uniform(0.06, 0.22)), light)
+    count = int(rng.integers(1, 7))
+    size = float(rng.uniform(0.3, 0.6) if count > 2 else rng.uniform(0.45, 1.05))
+    for base in np.sort(rng.uniform(edge + 0.1 * (height - edge), height * 1.02, count)):
+        scale = size * (0.75 + 0.35 * (base - edge) / (height - edge))
+        kind = rng.choice(3, p=[0.66, 0.24, 0.1])
+        if kind == BOTTLE:
+            product: Article = random_bottle(rng, opened=bool(rng.random() < 0.45))
+        elif kind == CAN:
+            product, scale = random_can(rng), scale * 0.55
+        else:
+            product, scale = random_carton(rng), scale * 0.8
+        sprite = draw(product, max(int(height * scale), 16), view)
+        if rng.random() < 0.3:
+            sprite = _lean(sprite, float(rng.uniform(-22, 22)))
+        tall, wide = sprite.alpha.shape
+        left = int(rng.uniform(-0.2 * wide, width - 0.8 * wide))
+        _paint_puddle(stage, left + wide / 2 - light * wide * 0.5, base, wide)
+        stage.paint(sprite, left, int(base) - tall, product)
+    for _ in range(int(rng.integers(0, 4))):
+        _paint_fruit(stage, rng, edge)
+
+
+def _paint_room(stage: _Stage, rng: Rng, edge: int) -> None:
+    """A wall with blurred things on it, and a table top from ``edge`` down."""
+    height, width = stage.owner.shape
+    small = np.empty((height // 4, width // 4, 3), np.float32)
+    small[:] = hsv(rng.uniform(0, 360), rng.uniform(0, 0.35), rng.uniform(0.15, 0.95))
+    for _ in range(int(rng.integers(2, 14))):
+        colour = hsv(rng.uniform(0, 360), rng.uniform(0, 0.7), rng.uniform(0.1, 1))
+        corner = rng.uniform(-0.1, 1, 2) * (width // 4, height // 4)
+        span = rng.uniform(0.03, 0.35, 2) * (width // 4, height // 4)
+        if rng.random() < 0.6:
+            cv2.rectangle(small, corner.astype(int).tolist(), (corner + span).astype(int).tolist(), colour, -1)
+        else:
+            cv2.circle(small, corner.astype(int).tolist(), int(span[0] / 2) + 1, colour, -1)
+    small = cv2.GaussianBlur(small, (0, 0), width / 4 * float(rng.uniform(0.002, 0.03)) + 0.3)
+    stage.canvas[:] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    top = np.array(hsv(rng.uniform(15, 45), rng.uniform(0, 0.7), rng.uniform(0.25, 0.95)), np.float32)
+    grain = cv2.resize(rng.normal(0, 1, (max((height - edge) // 3, 2), 12)).astype(np.float32), (width, height - edge))
+    depth = np.linspace(0.75, 1.05, height - edge, dtype=np.float32)[:, None]
+    stage.canvas[edge:] = top * (depth * (1 + 0.07 * grain))[..., None]
+
+
+def _lean(sprite: Sprite, degrees: float) -> Sprite:
+    """Turn a sprite in the picture's plane."""
+    tall, wide = sprite.alpha.shape
+    turn = cv2.getRotationMatrix2D((wide / 2, tall / 2), degrees, 1.0)
+    cosine, sine = abs(turn[0, 0]), abs(turn[0, 1])
+    size = (int(tall * sine + wide * cosine) + 1, int(tall * cosine + wide * sine) + 1)
+    turn[:, 2] += np.array(size) / 2 - (wide / 2, tall / 2)
+    image, alpha, coverage = (
+        cv2.warpAffine(layer, turn, size, flags=cv2.INTER_LINEAR, borderMode=border)
+        for layer, border in (
+            (sprite.image, cv2.BORDER_REPLICATE),
+            (sprite.alpha, cv2.BORDER_CONSTANT),
+            (sprite.coverage, cv2.BORDER_CONSTANT),
+        )
+    )
+    return Sprite(image, alpha, coverage)
+
+
+def _paint_puddle(stage: _Stage, x: float, base: float, wide: float) -> None:
+    """The shadow where a product stands."""
+    height, width = stage.owner.shape
+    mask = np.zeros((height // 4, width // 4), np.float32)
+    axes = (max(int(wide * 0.7 / 4), 1), max(int(wide * 0.16 / 4), 1))
+    cv2.ellipse(mask, (int(x / 4), int((base - wide * 0.04) / 4)), axes, 0, 0, 360, 0.5, -1)
+    stage.canvas *= 1 - cv2.resize(cv2.GaussianBlur(mask, (0, 0), max(wide / 40, 0.5)), (width, height))[..., None]
+
+
+def _paint_fruit(stage: _Stage, rng: Rng, edge: int) -> None:
+    """A shaded ball: round clutter that is no product."""
+    height, width = stage.owner.shape
+    radius = max(int(height * rng.uniform(0.03, 0.09)), 4)
+    axis = np.arange(-radius, radius + 1, dtype=np.float32) / radius
+    across, down = np.meshgrid(axis, axis)
+    inside = np.clip((1 - np.hypot(across, down)) * radius + 0.5, 0, 1).astype(np.float32)
+    shade = 0.45 + 0.6 * np.clip(
+        -0.45 * across - 0.6 * down + 0.6 * np.sqrt(np.clip(1 - across**2 - down**2, 0, 1)), 0, 1
+    )
+    colour = np.array(hsv(rng.choice([5, 25, 45, 90]), 0.85, 0.9), np.float32)
+    ball = Sprite((colour * shade[..., None]).astype(np.float32), inside, inside)
+    stage.paint(ball, int(rng.uniform(0, width)), int(rng.uniform(edge, height)) - 2 * radius)
+
+
+# The camera
+
+
+def _outline(sprite: Sprite) -> FloatArray:
+    """Left and right ends of some rows of the silhouette: enough to find its box after a change of perspective."""
+    solid = sprite.coverage > 0.5
+    rows = np.unique(np.linspace(0, solid.shape[0] - 1, 24).astype(int))
+    rows = rows[solid[rows].any(axis=1)]
+    left = solid[rows].argmax(axis=1)
+    right = solid.shape[1] - solid[rows, ::-1].argmax(axis=1)
+    corners = [
+        np.stack([left, rows], 1),
+        np.stack([right, rows], 1),
+        np.stack([left, rows + 1], 1),
+        np.stack([right, rows + 1], 1),
+    ]
+    return np.concatenate(corners).astype(np.float32)
+
+
+def _photograph(stage: _Stage, rng: Rng) -> Scene:
+    """Take the picture: perspective, light, lens, sensor; and find each object's box in it."""
+    height, width = stage.owner.shape
+    shown = np.bincount(stage.owner.ravel(), minlength=len(stage.items) + 1)
+    frame = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    inwards = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)], np.float32)
+    quad = frame + inwards * rng.uniform(0, 0.06, (4, 2)).astype(np.float32) * (width, height)
+    lens = cv2.getPerspectiveTransform(quad.astype(np.float32), frame)
+    image = cv2.warpPerspective(stage.canvas, lens, (width, height), flags=cv2.INTER_LINEAR)
+    boxes = []
+    for number, item in enumerate(stage.items, start=1):
+        points = cv2.perspectiveTransform(item.outline[None], lens)[0]
+        low, high = points.min(axis=0), points.max(axis=0)
+        x1, y1 = np.clip(low, 0, (width, height)).tolist()
+        x2, y2 = np.clip(high, 0, (width, height)).tolist()
+        in_frame = (x2 - x1) * (y2 - y1) / float(np.prod(high - low))
+        if shown[number] >= _MIN_VISIBLE * item.area and in_frame >= _MIN_IN_FRAME and min(x2 - x1, y2 - y1) >= 4:
+            boxes.append(Box(item.class_id, x1, y1, x2, y2, item.opened))
+    return Scene(_expose(image, rng), tuple(boxes))
+
+
+def _expose(image: FloatArray, rng: Rng) -> NDArray[np.uint8]:
+    """Uneven light, white balance, blur and sensor noise."""
+    height, width = image.shape[:2]
+    field = cv2.resize(
+        rng.uniform(0.75, 1.12, (3, 4)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    balance = np.array([rng.uniform(0.88, 1.1), 1.0, rng.uniform(0.9, 1.12)], np.float32)
+    image *= (field * rng.choice([0.6, 0.85, 1, 1.1, 1.2]))[..., None] * balance
+    sigma = float(rng.choice([0.0, 0.5, 0.8, 1.3])) * width / 960
+    if sigma > 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
+    if rng.random() < 0.12:
+        length = max(int(width * rng.uniform(0.004, 0.01)), 2)
+        image = cv2.blur(image, (length, 1) if rng.random() < 0.6 else (1, length))
+    grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(2.0, 5.5))
+    tint = cv2.resize(rng.standard_normal((height // 2, width // 2, 3), dtype=np.float32), (width, height))
+    image += grain[..., None] + tint * 2
+    return np.clip(image, 0, 255).astype(np.uint8)

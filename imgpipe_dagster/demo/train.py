@@ -1,0 +1,175 @@
+"""Trains the demo detector from nothing on scenes rendered here: ``python -m imgpipe_dagster.demo.train --out FOLDER``.
+
+Seeds of the three splits never meet, and the demo pictures use others again. The weights are written without the
+optimizer and without a trace of the machine that made them.
+"""
+
+import argparse
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+
+from imgpipe_dagster.demo.render import CLASS_NAMES, Scene, render_scene
+from imgpipe_dagster.settings import DEMO_WEIGHTS
+
+_log = logging.getLogger(__name__)
+
+TRAIN_SEED, VAL_SEED, TEST_SEED = 1_000_000, 2_000_000, 3_000_000
+_SIZES = ((640, 480), (640, 480), (640, 480), (480, 640), (640, 640))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How the shipped weights were made and how they do on rendered scenes that they never saw."""
+
+    scenes: int
+    epochs: int
+    image_size: int
+    test_scenes: int
+    map50: float
+    map50_95: float
+    map50_per_class: dict[str, float]
+    map50_at_640: float
+    minutes: float
+
+
+def write_split(folder: Path, split: str, seeds: Iterable[int]) -> None:
+    """Render scenes as an Ultralytics data set: ``images/<split>/*.jpg`` and ``labels/<split>/*.txt`` under ``folder``.
+
+    Args:
+        folder: Root of the data set.
+        split: train, val or test.
+        seeds: One scene each.
+    """
+    images, labels = folder / "images" / split, folder / "labels" / split
+    images.mkdir(parents=True, exist_ok=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        scene = render_scene(seed, *_SIZES[seed % len(_SIZES)])
+        cv2.imwrite(str(images / f"{seed}.jpg"), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 60 + seed % 37])
+        (labels / f"{seed}.txt").write_text(_label_lines(scene))
+
+
+def _label_lines(scene: Scene) -> str:
+    """One line per box: class, then centre and size in parts of the picture."""
+    height, width = scene.image.shape[:2]
+    return "".join(
+        f"{box.class_id} {(box.x1 + box.x2) / 2 / width:.6f} {(box.y1 + box.y2) / 2 / height:.6f} "
+        f"{(box.x2 - box.x1) / width:.6f} {(box.y2 - box.y1) / height:.6f}\n"
+        for box in scene.boxes
+    )
+
+
+def write_dataset(folder: Path, scenes: int) -> Path:
+    """Render all splits (val and test: a tenth of ``scenes``, at least 20) and return the data set's YAML file."""
+    rest = max(scenes // 10, 20)
+    for split, first, count in (("train", TRAIN_SEED, scenes), ("val", VAL_SEED, rest), ("test", TEST_SEED, rest)):
+        write_split(folder, split, range(first, first + count))
+    description = folder / "data.yaml"
+    # JSON is YAML.
+    names = dict(enumerate(CLASS_NAMES))
+    splits = {split: f"images/{split}" for split in ("train", "val", "test")}
+    description.write_text(json.dumps({"path": str(folder.absolute()), **splits, "names": names}))
+    return description
+
+
+def train(data: Path, out: Path, *, epochs: int, image_size: int, hours: float | None) -> Path:
+    """Train YOLO11n from random weights on the CPU and return its best checkpoint.
+
+    Args:
+        data: The data set's YAML file.
+        out: Folder for all of Ultralytics' output.
+        epochs: Passes over the training split.
+        image_size: Length of the longer side in pixels.
+        hours: If given, Ultralytics fits the number of epochs into this time instead.
+    """
+    import torch
+    from ultralytics import YOLO
+
+    model = YOLO("yolo11n.yaml")
+    # Ultralytics leaves one core idle, which on two cores is half the machine.
+    model.add_callback("on_train_start", lambda _: torch.set_num_threads(os.cpu_count() or 1))
+    model.train(
+        data=str(data), project=str(out), name="run", exist_ok=True, device="cpu", workers=0, plots=False, amp=False,
+        imgsz=image_size, epochs=epochs, time=hours, batch=16, cache="ram", seed=0, optimizer="AdamW", lr0=0.002,
+        momentum=0.9, cos_lr=True, lrf=0.02, warmup_epochs=1, mosaic=0.4, close_mosaic=0, scale=0.5, translate=0.1,
+        save_period=5,
+    )  # fmt: skip
+    return out / "run" / "weights" / "best.pt"
+
+
+def evaluate(weights: Path, data: Path, out: Path, image_size: int) -> tuple[float, float, dict[str, float]]:
+    """The mAP50, mAP50-95 and mAP50 per class on the test split."""
+    from ultralytics import YOLO
+
+    metrics = YOLO(weights).val(
+        data=str(data),
+        split="test",
+        imgsz=image_size,
+        device="cpu",
+        workers=0,
+        plots=False,
+        project=str(out),
+        name="test",
+    )
+    per_class = {
+        CLASS_NAMES[index]: round(float(metrics.box.ap50[i]), 4) for i, index in enumerate(metrics.box.ap_class_index)
+    }
+    return round(float(metrics.box.map50), 4), round(float(metrics.box.map), 4), per_class
+
+
+def release(checkpoint: Path, weights: Path, image_size: int) -> None:
+    """Write a checkpoint's weights alone: half precision, no optimizer, no paths, dates or host of its making."""
+    import torch
+
+    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    model = state["ema"] or state["model"]
+    model = model.half()
+    model.args = {"imgsz": image_size, "task": "detect"}
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {"model": model, "ema": None, "train_args": model.args, "epoch": -1, "version": state["version"]}, weights
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Render, train, measure, and write the weights and their figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the data set and all training output")
+    parser.add_argument("--scenes", type=int, default=1200, help="training scenes (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=40, help="passes over them (default: %(default)s)")
+    parser.add_argument("--imgsz", type=int, default=320, help="longer side in pixels (default: %(default)s)")
+    parser.add_argument("--hours", type=float, help="fit the epochs into this time")
+    parser.add_argument(
+        "--weights", type=Path, default=DEMO_WEIGHTS, help="where the weights go (default: the package)"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    out = options.out.absolute()
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(out))
+
+    started = time.monotonic()
+    data = write_dataset(out / "scenes", options.scenes)
+    _log.info("rendered %d scenes in %.0f s", options.scenes, time.monotonic() - started)
+    best = train(data, out, epochs=options.epochs, image_size=options.imgsz, hours=options.hours)
+    release(best, options.weights, options.imgsz)
+    minutes = round((time.monotonic() - started) / 60, 1)
+    map50, map50_95, per_class = evaluate(options.weights, data, out, options.imgsz)
+    map50_at_640, _, _ = evaluate(options.weights, data, out, 640)
+    epochs = len((out / "run" / "results.csv").read_text().splitlines()) - 1
+    tested = len(list((out / "scenes" / "images" / "test").iterdir()))
+    figures = Figures(options.scenes, epochs, options.imgsz, tested, map50, map50_95, per_class, map50_at_640, minutes)
+    options.weights.with_suffix(".json").write_text(json.dumps(asdict(figures), indent=2) + "\n")
+    _log.info("%s: %s", options.weights, figures)
+
+
+if __name__ == "__main__":
+    main()
