@@ -1,5 +1,6 @@
 """Every setting, in one class: read once at the edge (definitions, CLI) and passed down as plain values."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
+DATABASE_URL_VARIABLE = "IMGPIPE_DATABASE_URL"
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights" / "shelf_yolo11n.pt"
 
 
@@ -140,3 +142,13 @@ class Settings(BaseSettings):
     def effective_store_url(self) -> str:
         """The store's URL: as set, else a folder under the home folder."""
         return self.store_url or (self.home / "store").as_uri()
+
+
+def export_secrets(settings: Settings) -> None:
+    """Put the catalogue's URL into the environment if it has a password, wherever it came from (``.env``, MYSQL_*).
+
+    Dagster shows the literal configuration of resources to everybody who can open its UI; resources therefore read
+    secrets from the environment, and this makes sure that they are there, in child processes too.
+    """
+    if settings.catalogue_url.password:
+        os.environ[DATABASE_URL_VARIABLE] = settings.catalogue_url.render_as_string(hide_password=False)

@@ -101,12 +101,12 @@ def note_heartbeat(engine: Engine, batch_key: str) -> None:
     transact(engine, lambda connection: connection.execute(_update(batch_key).values(heartbeat_at=utc_now())))
 
 
-def begin_attempt(engine: Engine, batch: Batch) -> bool:
-    """Count one attempt more; False if somebody else did so first."""
+def begin_attempt(engine: Engine, batch: Batch, claimant: Claimant = Claimant.SENSOR) -> bool:
+    """Count one attempt more, to be started by ``claimant``; False if somebody else did so first."""
     statement = (
         _update(batch.key)
         .where(ImageBatch.state == BatchState.CLAIMED, ImageBatch.attempt == batch.attempt)
-        .values(attempt=batch.attempt + 1, claimed_by=Claimant.SENSOR, heartbeat_at=utc_now(), updated_at=utc_now())
+        .values(attempt=batch.attempt + 1, claimed_by=claimant, heartbeat_at=utc_now(), updated_at=utc_now())
     )
     return transact(engine, lambda connection: connection.execute(statement).rowcount) == 1
 
@@ -150,32 +150,24 @@ def fail_batch(engine: Engine, batch: Batch, reason: str) -> bool:
     return transact(engine, fail)
 
 
-def publish_batch(
-    connection: Connection, batch_key: str, answers: Iterable[tuple[int, ImageStatus, str | None]]
-) -> None:
-    """Give the images of a batch their status and reason, and close the batch.
+def release_batch(engine: Engine, batch: Batch) -> bool:
+    """Put the images of an interrupted batch back to wait for a new one; False if it is no longer open."""
 
-    An image that waits for a new batch, or has moved to one, keeps its state.
-    """
-    by_answer: dict[tuple[ImageStatus, str | None], list[int]] = {}
-    for image_id, status, reason in answers:
-        by_answer.setdefault((status, reason), []).append(image_id)
-    for (status, reason), ids in sorted(by_answer.items(), key=str):
-        for chunk in _chunks(sorted(ids)):
+    def release(connection: Connection) -> bool:
+        closed = connection.execute(
+            _update(batch.key)
+            .where(ImageBatch.state == BatchState.CLAIMED, ImageBatch.attempt == batch.attempt)
+            .values(state=BatchState.FAILED, reason="It was interrupted; its images wait again.", updated_at=utc_now())
+        ).rowcount
+        if closed:
             connection.execute(
                 sa.update(ProductImage)
-                .where(
-                    ProductImage.id.in_(chunk),
-                    ProductImage.batch_key == batch_key,
-                    ProductImage.status != ImageStatus.PENDING,
-                )
-                .values(status=status, reason=reason, updated_at=utc_now())
+                .where(ProductImage.batch_key == batch.key, ProductImage.status == ImageStatus.PROCESSING)
+                .values(status=ImageStatus.PENDING, updated_at=utc_now())
             )
-    connection.execute(
-        _update(batch_key)
-        .where(ImageBatch.state.in_([BatchState.CLAIMED, BatchState.FAILED, BatchState.HELD]))
-        .values(state=BatchState.ANALYSED, reason=None, analysed_at=utc_now(), updated_at=utc_now())
-    )
+        return bool(closed)
+
+    return transact(engine, release)
 
 
 def retry_images(

@@ -1,5 +1,6 @@
 """Frames and batch tables: replacing the rows of one batch in one transaction, reading them back with their types."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -25,7 +26,14 @@ def batch_table(name: str) -> sa.Table:
     return _TABLES[name]
 
 
-def replace_batch(engine: Engine, name: str, batch_key: str, frame: pd.DataFrame) -> int:
+def replace_batch(
+    engine: Engine,
+    name: str,
+    batch_key: str,
+    frame: pd.DataFrame,
+    *,
+    then: Callable[[Connection], None] | None = None,
+) -> int:
     """Make ``frame`` the rows of one batch in table ``name``, in one transaction.
 
     The same frame twice gives the same rows. Where the table has ``created_at``, an image keeps the time of its first
@@ -35,7 +43,8 @@ def replace_batch(engine: Engine, name: str, batch_key: str, frame: pd.DataFrame
         engine: The catalogue.
         name: A batch table.
         batch_key: The batch; a column ``batch_key`` in the frame is not needed.
-        frame: One row a row; missing columns become NULL or the server's default.
+        frame: The rows; missing columns become NULL or the server's default.
+        then: What else belongs to the same transaction.
 
     Returns:
         The number of rows.
@@ -52,6 +61,8 @@ def replace_batch(engine: Engine, name: str, batch_key: str, frame: pd.DataFrame
         connection.execute(sa.delete(table).where(table.c.batch_key == batch_key))
         for start in range(0, len(rows), _CHUNK):
             connection.execute(sa.insert(table), rows[start : start + _CHUNK])
+        if then is not None:
+            then(connection)
 
     transact(engine, replace)
     return len(rows)

@@ -48,6 +48,9 @@ def require_current(engine: Engine) -> None:
     Raises:
         CatalogueError: if the schema is missing, old, or newer than this version.
     """
+    place = engine.url.database
+    if engine.dialect.name == "sqlite" and place and place != ":memory:" and not Path(place).exists():
+        raise CatalogueError(f"There is no catalogue at {place}: run `imgpipe db upgrade`.")
     if current_revision(engine) != head_revision():
         raise CatalogueError("The catalogue's schema is not up to date: run `imgpipe db upgrade`.")
 

@@ -1,0 +1,103 @@
+"""What the assets share: progress with a heartbeat, metadata, checks that write their alert. No stage's own logic."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+import dagster as dg
+import pandas as pd
+from sqlalchemy.engine import Engine
+
+from imgpipe_dagster.catalogue.alerts import write_alert
+from imgpipe_dagster.catalogue.batches import note_heartbeat
+from imgpipe_dagster.catalogue.engine import transact
+
+T = TypeVar("T")
+
+progress_log = logging.getLogger("imgpipe_dagster.progress")
+"""Every item of every stage, at DEBUG with ``stage``, ``done`` and ``total``: what progress bars listen to."""
+
+OWNERS = ["team:imgpipe"]
+SAMPLE_ROWS = 20
+HEARTBEAT_EVERY_S = 5.0
+
+
+class Progress:
+    """Counts what a stage has done, tells the log now and then, and keeps the batch's heartbeat going."""
+
+    def __init__(self, context: dg.AssetExecutionContext, engine: Engine, total: int) -> None:
+        self._context = context
+        self._engine = engine
+        self._total = total
+        self._started = time.monotonic()
+        self._noted = float("-inf")
+        self.done = 0
+
+    def watch(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass the items on, counting them."""
+        self._note()
+        for item in items:
+            yield item
+            self.done += 1
+            self._note()
+
+    @property
+    def per_second(self) -> float:
+        """Items a second so far."""
+        return self.done / max(time.monotonic() - self._started, 1e-9)
+
+    def _note(self) -> None:
+        stage = self._context.op_execution_context.op.name
+        progress_log.debug("", extra={"stage": stage, "done": self.done, "total": self._total})
+        now = time.monotonic()
+        if now - self._noted >= HEARTBEAT_EVERY_S:
+            note_heartbeat(self._engine, self._context.partition_key)
+            self._context.log.info("%d of %d images", self.done, self._total)
+            self._noted = now
+
+
+def sample(frame: pd.DataFrame, columns: list[str]) -> dg.TableMetadataValue:
+    """The first rows of a frame as a table for the UI."""
+    head = frame.loc[:, columns].head(SAMPLE_ROWS)
+    records = head.astype(object).where(head.notna(), None).to_dict("records")
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in columns])
+    cells = [{str(k): "" if v is None else str(v) for k, v in record.items()} for record in records]
+    return dg.MetadataValue.table([dg.TableRecord(cell) for cell in cells], schema=schema)
+
+
+def check_result(
+    context: dg.AssetExecutionContext,
+    engine: Engine,
+    *,
+    asset: str,
+    name: str,
+    failures: int,
+    recover: str,
+    found: Mapping[str, dg.MetadataValue | str | int | float] | None = None,
+) -> dg.AssetCheckResult:
+    """The verdict of a check; one that fails writes its alert itself, as nothing else would notice later.
+
+    Args:
+        context: The asset's context.
+        engine: The catalogue, for the alert.
+        asset: The asset that is checked.
+        name: The invariant.
+        failures: How many times it is broken; 0 passes.
+        recover: What to do about it.
+        found: Counts and samples.
+    """
+    if failures:
+        subject = f"{asset}: {name} failed in batch {context.partition_key}"
+        body = f"{failures} times. {recover}\nRun: {context.run_id}"
+        key = f"check:{asset}:{name}:{context.run_id}"
+        transact(
+            engine,
+            lambda connection: write_alert(connection, kind="check_failed", subject=subject, body=body, dedupe_key=key),
+        )
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=name,
+        passed=failures == 0,
+        metadata={"failures": failures, "batch": context.partition_key, "how to recover": recover, **(found or {})},
+    )

@@ -1,0 +1,109 @@
+"""The one assembler of the Dagster definitions: settings in, definitions out; tests and the CLI override parts."""
+
+import datetime as dt
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from imgpipe_dagster.catalogue.batches import BatchLimits
+from imgpipe_dagster.jobs import ANALYSE_ASSETS, analyse
+from imgpipe_dagster.resources.database import DatabaseResource
+from imgpipe_dagster.resources.detector import DetectorResource
+from imgpipe_dagster.resources.image_fetcher import ImageFetcherResource
+from imgpipe_dagster.resources.image_store import ImageStoreResource
+from imgpipe_dagster.resources.image_validator import ImageValidatorResource
+from imgpipe_dagster.resources.table_io_manager import PublishingIOManager, TableIOManager
+from imgpipe_dagster.sensors.new_images import AttemptLimits, build_new_images_sensor
+from imgpipe_dagster.settings import DATABASE_URL_VARIABLE, Settings
+
+
+def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Assemble assets, jobs, sensors and resources.
+
+    Args:
+        settings: This installation's settings.
+        resource_overrides: Resources to use instead of those that the settings describe, by name.
+    """
+    freshness = dg.FreshnessPolicy.time_window(
+        fail_window=dt.timedelta(minutes=settings.freshness_minutes),
+        warn_window=dt.timedelta(minutes=settings.freshness_warn_minutes),
+    )
+    assets = dg.map_asset_specs(
+        lambda spec: (
+            spec.replace_attributes(freshness_policy=freshness)
+            if spec.key == dg.AssetKey("image_predictions")
+            else spec
+        ),
+        ANALYSE_ASSETS,
+    )
+    sensor = build_new_images_sensor(
+        analyse,
+        BatchLimits(settings.batch_size, settings.batch_max_size, settings.batch_max_wait_s),
+        AttemptLimits(settings.max_attempts, settings.heartbeat_limit_s),
+        settings.max_concurrent_batches,
+    )
+    return dg.Definitions(
+        assets=assets,
+        jobs=[analyse],
+        sensors=[sensor],
+        resources={**build_resources(settings), **(resource_overrides or {})},
+        executor=dg.in_process_executor,  # backfills from the UI run outside the jobs and take this one
+    )
+
+
+def build_resources(settings: Settings) -> dict[str, Any]:
+    """The resources that the settings describe, by name."""
+    database = DatabaseResource(url=catalogue_url(settings))
+    return {
+        "database": database,
+        "table_io_manager": TableIOManager(database=database),
+        "publishing_io_manager": PublishingIOManager(database=database),
+        "image_store": ImageStoreResource(
+            url=settings.effective_store_url,
+            s3_endpoint_url=settings.s3_endpoint_url,
+            s3_region=settings.s3_region,
+        ),
+        "image_fetcher": ImageFetcherResource(
+            base_url=settings.cdn_base_url,
+            connections=settings.fetch_connections,
+            timeout_s=settings.fetch_timeout_s,
+            connect_timeout_s=settings.fetch_connect_timeout_s,
+            attempts=settings.fetch_attempts,
+            max_bytes=settings.fetch_max_bytes,
+            max_redirects=settings.fetch_max_redirects,
+            allow_networks=settings.fetch_allow_networks,
+        ),
+        "image_validator": ImageValidatorResource(
+            max_pixels=settings.max_pixels,
+            timeout_s=settings.decode_timeout_s,
+            memory_mb=settings.decode_memory_mb,
+        ),
+        "detector": DetectorResource(
+            weights=settings.detector_weights,
+            cache_dir=str(settings.home / "models"),
+            sha256=settings.detector_sha256,
+            precision=settings.detector_precision,
+            confidence=settings.detector_confidence,
+            iou=settings.detector_iou,
+            image_size=settings.detector_image_size,
+            device=settings.detector_device,
+            calibration_dir=str(settings.detector_calibration_dir) if settings.detector_calibration_dir else None,
+        ),
+    }
+
+
+def catalogue_url(settings: Settings) -> str | dg.EnvVar:
+    """The catalogue's URL as a resource may hold it: Dagster's UI shows literal values, so no password.
+
+    Raises:
+        ValueError: if the URL has a password and is not in the environment; see :func:`settings.export_secrets`.
+    """
+    url = settings.catalogue_url
+    text = url.render_as_string(hide_password=False)
+    if os.environ.get(DATABASE_URL_VARIABLE) == text:
+        return dg.EnvVar(DATABASE_URL_VARIABLE)
+    if url.password:
+        raise ValueError(f"A database password must come from the environment: set {DATABASE_URL_VARIABLE}.")
+    return text

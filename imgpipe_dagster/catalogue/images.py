@@ -1,0 +1,89 @@
+"""Reading images: those of a batch, and how many stand where. Reads only."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from imgpipe_dagster.catalogue.tables import Detection, ImageBatch, ImagePrediction, ImageStatus, ProductImage
+from imgpipe_dagster.catalogue.types import seconds_ago
+
+
+def images_of_batch(engine: Engine, batch_key: str) -> pd.DataFrame:
+    """The images that count for a batch: ``image_id`` (int64) and ``image_url`` (string), by id."""
+    query = (
+        sa.select(ProductImage.id.label("image_id"), ProductImage.image_url)
+        .where(ProductImage.batch_key == batch_key)
+        .order_by(ProductImage.id)
+    )
+    with engine.connect() as connection:
+        frame = pd.DataFrame(connection.execute(query).mappings().all(), columns=["image_id", "image_url"])
+    return frame.astype({"image_id": "int64", "image_url": "string"})
+
+
+def count_by_status(engine: Engine) -> dict[str, int]:
+    """How many images have each status."""
+    query = sa.select(ProductImage.status, sa.func.count()).group_by(ProductImage.status)
+    with engine.connect() as connection:
+        return {status: count for status, count in connection.execute(query)}
+
+
+def count_by_reason(engine: Engine) -> dict[str, int]:
+    """How many failed images carry each reason code, most frequent first."""
+    query = (
+        sa.select(ProductImage.reason, sa.func.count().label("images"))
+        .where(ProductImage.status == ImageStatus.FAILED)
+        .group_by(ProductImage.reason)
+        .order_by(sa.desc("images"), ProductImage.reason)
+    )
+    with engine.connect() as connection:
+        return {str(reason): count for reason, count in connection.execute(query)}
+
+
+def count_batches_by_state(engine: Engine) -> dict[str, int]:
+    """How many batches are in each state."""
+    query = sa.select(ImageBatch.state, sa.func.count()).group_by(ImageBatch.state)
+    with engine.connect() as connection:
+        return {state: count for state, count in connection.execute(query)}
+
+
+def last_prediction_age_s(engine: Engine) -> float | None:
+    """Seconds since the newest first answer of any image, or None if there is none yet."""
+    newest = sa.select(sa.func.max(ImagePrediction.created_at)).scalar_subquery()
+    with engine.connect() as connection:
+        age = connection.scalar(sa.select(seconds_ago(newest)))
+    return None if age is None else float(age)
+
+
+def summarize_batches(engine: Engine, batch_keys: Sequence[str]) -> dict[str, Any]:
+    """What became of the images of some batches.
+
+    Returns:
+        ``images``, ``completed``, ``failed``, ``objects`` (counts), ``rejected_by_reason`` and ``objects_by_class``
+        (counts by name).
+    """
+    of_images = sa.select(ProductImage.status, ProductImage.reason, sa.func.count()).group_by(
+        ProductImage.status, ProductImage.reason
+    )
+    of_boxes = sa.select(Detection.class_name, sa.func.count()).group_by(Detection.class_name)
+    by_status: dict[str, int] = {}
+    by_reason: dict[str, int] = {}
+    by_class: dict[str, int] = {}
+    with engine.connect() as connection:
+        for key in batch_keys:
+            for status, reason, count in connection.execute(of_images.where(ProductImage.batch_key == key)):
+                by_status[status] = by_status.get(status, 0) + count
+                if reason:
+                    by_reason[reason] = by_reason.get(reason, 0) + count
+            for class_name, count in connection.execute(of_boxes.where(Detection.batch_key == key)):
+                by_class[class_name] = by_class.get(class_name, 0) + count
+    return {
+        "images": sum(by_status.values()),
+        "completed": by_status.get(ImageStatus.COMPLETED, 0),
+        "failed": by_status.get(ImageStatus.FAILED, 0),
+        "objects": sum(by_class.values()),
+        "rejected_by_reason": dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
+        "objects_by_class": dict(sorted(by_class.items())),
+    }

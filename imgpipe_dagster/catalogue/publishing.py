@@ -1,0 +1,59 @@
+"""Giving images the answers of their batch. No claims, no decisions."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from imgpipe_dagster.catalogue.frames import replace_batch
+from imgpipe_dagster.catalogue.tables import BatchState, ImageBatch, ImageStatus, ProductImage
+from imgpipe_dagster.catalogue.types import utc_now
+
+_CHUNK = 1000
+
+
+def publish_batch(engine: Engine, name: str, batch_key: str, answers: pd.DataFrame) -> int:
+    """Store a batch's answers in table ``name``, give them to its images and close the batch, in one transaction.
+
+    An image that waits for a new batch, or has moved to one, keeps its state.
+
+    Args:
+        engine: The catalogue.
+        name: The batch table that keeps the answers.
+        batch_key: The batch.
+        answers: ``image_id``, ``status`` and ``reason`` of every image of the batch.
+
+    Returns:
+        The number of answers.
+    """
+    return replace_batch(
+        engine, name, batch_key, answers, then=lambda connection: _publish(connection, batch_key, answers)
+    )
+
+
+def _publish(connection: Connection, batch_key: str, answers: pd.DataFrame) -> None:
+    for (status, reason), group in answers.groupby(["status", "reason"], dropna=False, sort=True):
+        for chunk in _chunks(sorted(int(image_id) for image_id in group["image_id"])):
+            connection.execute(
+                sa.update(ProductImage)
+                .where(
+                    ProductImage.id.in_(chunk),
+                    ProductImage.batch_key == batch_key,
+                    ProductImage.status != ImageStatus.PENDING,
+                )
+                .values(status=status, reason=None if pd.isna(reason) else reason, updated_at=utc_now())
+            )
+    connection.execute(
+        sa.update(ImageBatch)
+        .where(
+            ImageBatch.batch_key == batch_key,
+            ImageBatch.state.in_([BatchState.CLAIMED, BatchState.FAILED, BatchState.HELD]),
+        )
+        .values(state=BatchState.ANALYSED, reason=None, analysed_at=utc_now(), updated_at=utc_now())
+    )
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]

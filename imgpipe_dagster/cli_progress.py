@@ -1,0 +1,63 @@
+"""Progress bars for the command line, fed by what the stages log about every item."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from imgpipe_dagster.runner import BatchOutcome
+
+PROGRESS_LOG = "imgpipe_dagster.progress"
+
+
+class _Bars(logging.Handler):
+    """One bar a stage of the batch under way."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Move the bar of the record's stage."""
+        stage, done, total = (getattr(record, name) for name in ("stage", "done", "total"))
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage)
+        self._progress.update(self._tasks[stage], completed=done, total=total)
+
+    def clear(self) -> None:
+        """Forget the stages: the next batch begins."""
+        for task in self._tasks.values():
+            self._progress.remove_task(task)
+        self._tasks.clear()
+
+
+@contextmanager
+def stage_bars(console: Console) -> Iterator[Callable[["BatchOutcome"], None]]:
+    """Show bars while the block runs; call what it gives as each batch ends."""
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+    bars = _Bars(progress)
+    source = logging.getLogger(PROGRESS_LOG)
+    level, propagates = source.level, source.propagate
+    source.addHandler(bars)
+    source.setLevel(logging.DEBUG)
+    source.propagate = False
+
+    def on_batch(outcome: "BatchOutcome") -> None:
+        bars.clear()
+        verdict = "done" if outcome.succeeded else f"failed after {outcome.attempts} attempts"
+        console.print(f"batch {outcome.key}: {outcome.images} images in {outcome.seconds:.1f} s, {verdict}")
+
+    try:
+        with progress:
+            yield on_batch
+    finally:
+        source.removeHandler(bars)
+        source.setLevel(level)
+        source.propagate = propagates

@@ -1,0 +1,100 @@
+"""Checking an installation: each check finds one thing and says what to do about it. It changes nothing."""
+
+import importlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from imgpipe_dagster.catalogue.engine import CatalogueError, connect, describe_url
+from imgpipe_dagster.settings import Settings
+
+MIN_FREE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    what: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Run every check; none raises."""
+    checks: list[Callable[[Settings], Finding]] = [_python, _opencv, _disk, _catalogue, _store, _weights]
+    return [check(settings) for check in checks]
+
+
+def _python(_settings: Settings) -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return Finding("Python", ok, version, "" if ok else "Use Python 3.11, 3.12 or 3.13.")
+
+
+def _opencv(_settings: Settings) -> Finding:
+    try:
+        version = importlib.import_module("cv2").__version__
+    except ImportError as error:
+        return Finding("OpenCV", False, str(error), "Install the system libraries: apt-get install libgl1 libglib2.0-0")
+    return Finding("OpenCV", True, version)
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = next(_existing(settings.home))
+    free = shutil.disk_usage(folder).free
+    ok = free >= MIN_FREE_BYTES
+    return Finding(
+        "Disk", ok, f"{free / 2**30:.1f} GiB free at {folder}", "" if ok else "Make room, or set IMGPIPE_HOME."
+    )
+
+
+def _catalogue(settings: Settings) -> Finding:
+    from imgpipe_dagster.catalogue.schema import require_current
+
+    place = describe_url(settings.catalogue_url)
+    engine = connect(settings.catalogue_url)
+    try:
+        require_current(engine)
+    except CatalogueError as error:
+        return Finding("Catalogue", False, str(error), "imgpipe db upgrade")
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        return Finding("Catalogue", False, f"{place}: {reason}", "Check IMGPIPE_DATABASE_URL and the server.")
+    finally:
+        engine.dispose()
+    return Finding("Catalogue", True, place)
+
+
+def _store(settings: Settings) -> Finding:
+    from imgpipe_dagster.build import build_resources
+    from imgpipe_dagster.store.base import StoreError
+
+    probe = "doctor/probe.txt"
+    url = settings.effective_store_url
+    try:
+        store = build_resources(settings)["image_store"].store
+        store.put(probe, b"written by imgpipe doctor")
+        store.delete(probe)
+    except StoreError as error:
+        return Finding("Store", False, str(error), "Check IMGPIPE_STORE_URL, its permissions and the free space.")
+    return Finding("Store", True, url)
+
+
+def _weights(settings: Settings) -> Finding:
+    from imgpipe_dagster.models.weights import WeightsError, resolve_weights
+
+    try:
+        found = resolve_weights(settings.detector_weights, settings.home / "models", sha256=settings.detector_sha256)
+    except WeightsError as error:
+        return Finding("Detector", False, str(error), "Set IMGPIPE_DETECTOR_WEIGHTS, or: imgpipe models download NAME")
+    return Finding("Detector", True, str(found))
+
+
+def _existing(path: Path) -> Iterator[Path]:
+    yield from (folder for folder in (path, *path.parents) if folder.exists())

@@ -1,0 +1,49 @@
+"""The one Dagster instance that UI, daemon and CLI share. No definitions."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from imgpipe_dagster.settings import Settings
+
+PROJECT_DIR = Path(__file__).parent.parent
+INSTANCE_YAML = "dagster.yaml"
+
+
+def prepare_dagster_home(settings: Settings, project_dir: Path | None = None) -> Path:
+    """Make ``<home>/dagster`` a Dagster home: the folder, with the project's ``dagster.yaml`` linked into it.
+
+    Args:
+        settings: This installation's settings.
+        project_dir: Where ``dagster.yaml`` is; by default the working directory, else the project this package is in.
+
+    Returns:
+        The absolute folder, for ``DAGSTER_HOME``.
+
+    Raises:
+        FileNotFoundError: if there is no ``dagster.yaml``.
+    """
+    candidates = [project_dir] if project_dir else [Path.cwd(), PROJECT_DIR]
+    source = next((d / INSTANCE_YAML for d in candidates if (d / INSTANCE_YAML).is_file()), None)
+    if source is None:
+        raise FileNotFoundError(f"There is no {INSTANCE_YAML} in {' or '.join(map(str, candidates))}.")
+    home = settings.home / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    link = home / INSTANCE_YAML
+    if not link.is_symlink() or link.resolve() != source.resolve():
+        fresh = home / f".{INSTANCE_YAML}.{os.getpid()}"
+        fresh.symlink_to(source.resolve())
+        fresh.replace(link)
+    return home
+
+
+@contextmanager
+def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The instance, opened; also named in the environment, for processes that Dagster starts."""
+    home = prepare_dagster_home(settings)
+    os.environ["DAGSTER_HOME"] = str(home)
+    with dg.DagsterInstance.get() as instance:
+        yield instance

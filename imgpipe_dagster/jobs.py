@@ -1,0 +1,19 @@
+"""The jobs: which assets run together. No logic."""
+
+import dagster as dg
+
+from imgpipe_dagster.assets.detections import detections
+from imgpipe_dagster.assets.ingest import raw_images, validated_images
+from imgpipe_dagster.assets.predictions import image_predictions, metadata_reports, published_predictions
+from imgpipe_dagster.partitions import image_batches
+
+ANALYSE_ASSETS = [raw_images, validated_images, detections, image_predictions, metadata_reports, published_predictions]
+
+analyse = dg.define_asset_job(
+    name="analyse",
+    description="From new rows to published predictions, for one batch of images.",
+    selection=dg.AssetSelection.assets(*ANALYSE_ASSETS),
+    partitions_def=image_batches,
+    executor_def=dg.in_process_executor,  # libraries and models load once a run
+    tags={"dagster/max_retries": "0"},  # the batch's attempts are the only retry
+)

@@ -1,0 +1,34 @@
+"""Frames in and out of the catalogue: the asset's name is the table's, the partition is the batch. No SQL here."""
+
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
+from imgpipe_dagster.catalogue.publishing import publish_batch
+from imgpipe_dagster.resources.database import DatabaseResource
+
+
+class TableIOManager(dg.ConfigurableIOManager):
+    """Stores an asset's frame as the rows of its batch, replacing those that were there, in one transaction."""
+
+    database: dg.ResourceDependency[DatabaseResource]
+
+    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+        """Replace the batch's rows."""
+        rows = replace_batch(self.database.engine, context.asset_key.path[-1], context.partition_key, obj)
+        context.add_output_metadata({"dagster/partition_row_count": rows})
+
+    def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - Dagster's signature
+        """The batch's rows as a frame, each column with the table's type."""
+        return load_batch(self.database.engine, context.asset_key.path[-1], context.partition_key)
+
+
+class PublishingIOManager(TableIOManager):
+    """Stores answers and gives them to the images of the batch as well: both or neither."""
+
+    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+        """Replace the batch's rows, set the images' status and reason, close the batch."""
+        rows = publish_batch(self.database.engine, context.asset_key.path[-1], context.partition_key, obj)
+        context.add_output_metadata({"dagster/partition_row_count": rows})

@@ -1,0 +1,228 @@
+"""The sensor that turns new rows into batches and runs, and looks after every open batch. The decision is pure."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import dagster as dg
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from imgpipe_dagster.catalogue.batches import (
+    Batch,
+    BatchLimits,
+    begin_attempt,
+    claim_batch,
+    fail_batch,
+    hold_batch,
+    open_batches,
+)
+from imgpipe_dagster.catalogue.engine import CatalogueError
+from imgpipe_dagster.catalogue.schema import require_current
+from imgpipe_dagster.catalogue.tables import Claimant
+from imgpipe_dagster.catalogue.ticks import note_tick
+from imgpipe_dagster.partitions import image_batches
+from imgpipe_dagster.resources.database import DatabaseResource
+
+RUN_KEY_TAG = "dagster/run_key"
+BATCH_TAG = "imgpipe/batch"
+ATTEMPT_TAG = "imgpipe/attempt"
+
+
+class RunView(Enum):
+    """What a batch's run of the current attempt is doing, as the decision needs it."""
+
+    NONE = auto()
+    QUEUED = auto()
+    STARTED = auto()
+    SUCCEEDED = auto()
+    FAILED = auto()
+    CANCELED = auto()
+
+
+class Action(Enum):
+    """What to do about an open batch."""
+
+    LEAVE = auto()
+    REQUEST_RUN = auto()
+    NEXT_ATTEMPT = auto()
+    ACCUSE_RUN = auto()  # its worker is gone without a word: report it as failed, then the next attempt
+    HOLD = auto()
+    GIVE_UP = auto()
+
+
+@dataclass(frozen=True)
+class AttemptLimits:
+    """How long a run may be silent and how often a batch is tried."""
+
+    max_attempts: int = 3
+    heartbeat_limit_s: float = 600
+
+
+def decide(batch: Batch, run: RunView, limits: AttemptLimits) -> Action:
+    """What to do about one open batch, from its row and its run of the current attempt.
+
+    Pure: the same row and run give the same action, so asking twice does no harm.
+    """
+    silent = batch.heartbeat_age_s > limits.heartbeat_limit_s
+    last = batch.attempt >= limits.max_attempts
+    match run:
+        case RunView.NONE if batch.claimed_by is Claimant.CLI and not silent:
+            return Action.LEAVE  # the command that claimed it is about to start its run
+        case RunView.NONE:
+            return Action.REQUEST_RUN
+        case RunView.QUEUED:
+            return Action.LEAVE
+        case RunView.STARTED:
+            return Action.ACCUSE_RUN if silent else Action.LEAVE
+        case RunView.CANCELED:
+            return Action.HOLD
+        case RunView.FAILED | RunView.SUCCEEDED:  # a green run that left the batch open has not done its work
+            return Action.GIVE_UP if last else Action.NEXT_ATTEMPT
+
+
+def run_key(batch_key: str, job: str, attempt: int) -> str:
+    """The key by which Dagster knows one attempt of one job on one batch."""
+    return f"{batch_key}:{job}:{attempt}"
+
+
+def run_request(batch_key: str, job: str, attempt: int) -> dg.RunRequest:
+    """The run of one attempt."""
+    return dg.RunRequest(
+        run_key=run_key(batch_key, job, attempt), partition_key=batch_key, tags=run_tags(batch_key, attempt)
+    )
+
+
+def run_tags(batch_key: str, attempt: int) -> dict[str, str]:
+    """Tags by which people find the runs of a batch."""
+    return {BATCH_TAG: batch_key, ATTEMPT_TAG: str(attempt)}
+
+
+def view_of(runs: Iterable[dg.DagsterRun]) -> RunView:
+    """The runs of one attempt as one: a live one counts first, then a success, then the latest.
+
+    There may be several, because a re-execution keeps the run key.
+    """
+    views = [_VIEWS[run.status] for run in runs]
+    for wanted in (RunView.STARTED, RunView.QUEUED, RunView.SUCCEEDED):
+        if wanted in views:
+            return wanted
+    return views[0] if views else RunView.NONE
+
+
+def build_new_images_sensor(
+    job: dg.JobDefinition | dg.UnresolvedAssetJobDefinition,
+    batch_limits: BatchLimits,
+    attempt_limits: AttemptLimits,
+    max_open_batches: int,
+) -> dg.SensorDefinition:
+    """The sensor over ``product_images`` that runs ``job`` once for each batch."""
+
+    @dg.sensor(
+        name="new_images_sensor",
+        job=job,
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Claims waiting images as batches, requests their runs, and looks after every open batch.",
+    )
+    def new_images_sensor(
+        context: dg.SensorEvaluationContext, database: DatabaseResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        try:
+            require_current(database.engine)
+            result = tick(context.instance, database.engine, job.name, batch_limits, attempt_limits, max_open_batches)
+            note_tick(database.engine, "new_images_sensor", f"{len(result)} runs requested")
+        except (SQLAlchemyError, CatalogueError) as error:
+            # A failed read is not an empty source: say so and try again on the next tick.
+            return dg.SkipReason(f"The catalogue cannot be used: {_first_line(error)}")
+        if not result:
+            return dg.SkipReason("No batch needs a run and no new batch is due.")
+        return dg.SensorResult(
+            run_requests=[run_request(key, job.name, attempt) for key, attempt in result],
+            dynamic_partitions_requests=[image_batches.build_add_request([key for key, _ in result])],
+        )
+
+    return new_images_sensor
+
+
+def tick(
+    instance: dg.DagsterInstance,
+    engine: Engine,
+    job: str,
+    batch_limits: BatchLimits,
+    attempt_limits: AttemptLimits,
+    max_open_batches: int,
+) -> list[tuple[str, int]]:
+    """Look after the open batches and claim new ones: the ``(batch key, attempt)`` pairs that need a run."""
+    batches = open_batches(engine)
+    runs = runs_of_attempts(instance, [run_key(batch.key, job, batch.attempt) for batch in batches])
+    wanted: list[tuple[str, int]] = []
+    for batch in batches:
+        own = runs.get(run_key(batch.key, job, batch.attempt), [])
+        attempt = _act(instance, engine, batch, own, decide(batch, view_of(own), attempt_limits))
+        if attempt is not None:
+            wanted.append((batch.key, attempt))
+    for _ in range(max_open_batches - len(batches)):
+        claimed = claim_batch(engine, batch_limits, Claimant.SENSOR)
+        if claimed is None:
+            break
+        wanted.append((claimed.key, claimed.attempt))
+    return wanted
+
+
+def runs_of_attempts(instance: dg.DagsterInstance, keys: Sequence[str]) -> Mapping[str, list[dg.DagsterRun]]:
+    """The runs that carry each of these run keys, latest first."""
+    found: dict[str, list[dg.DagsterRun]] = {}
+    if keys:
+        for run in instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: list(keys)})):
+            found.setdefault(run.tags[RUN_KEY_TAG], []).append(run)
+    return found
+
+
+def accuse_runs(instance: dg.DagsterInstance, batch: Batch, runs: Iterable[dg.DagsterRun]) -> None:
+    """Report the runs of a silent batch as failed, so that their slots in the queue are free again."""
+    for run in runs:
+        if not run.is_finished:
+            instance.report_run_failed(
+                run, f"No sign of life for {batch.heartbeat_age_s:.0f} seconds: counted as lost."
+            )
+
+
+def _act(
+    instance: dg.DagsterInstance, engine: Engine, batch: Batch, runs: Sequence[dg.DagsterRun], action: Action
+) -> int | None:
+    """Carry out an action; the attempt to request a run for, or None."""
+    if action is Action.ACCUSE_RUN:
+        accuse_runs(instance, batch, runs)
+        return None  # the next tick sees a failed run
+    steps: dict[Action, Callable[[], bool]] = {
+        Action.NEXT_ATTEMPT: lambda: begin_attempt(engine, batch),
+        Action.HOLD: lambda: hold_batch(engine, batch, "Its run was canceled."),
+        Action.GIVE_UP: lambda: fail_batch(engine, batch, _last_words(runs)),
+    }
+    done = steps[action]() if action in steps else False
+    if action is Action.REQUEST_RUN:
+        return batch.attempt
+    return batch.attempt + 1 if action is Action.NEXT_ATTEMPT and done else None
+
+
+def _last_words(runs: Sequence[dg.DagsterRun]) -> str:
+    return f"Its last run was {runs[0].run_id}." if runs else "It had no run."
+
+
+def _first_line(error: Exception) -> str:
+    original = getattr(error, "orig", None) or error
+    return str(original).splitlines()[0][:300]
+
+
+_VIEWS: dict[dg.DagsterRunStatus, RunView] = {
+    dg.DagsterRunStatus.QUEUED: RunView.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED: RunView.QUEUED,
+    dg.DagsterRunStatus.MANAGED: RunView.QUEUED,
+    dg.DagsterRunStatus.STARTING: RunView.STARTED,
+    dg.DagsterRunStatus.STARTED: RunView.STARTED,
+    dg.DagsterRunStatus.CANCELING: RunView.STARTED,
+    dg.DagsterRunStatus.SUCCESS: RunView.SUCCEEDED,
+    dg.DagsterRunStatus.FAILURE: RunView.FAILED,
+    dg.DagsterRunStatus.CANCELED: RunView.CANCELED,
+}

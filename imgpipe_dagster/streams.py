@@ -1,0 +1,29 @@
+"""Streaming a long iterable through a few threads with bounded memory. No knowledge of what flows."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_unordered(work: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
+    """Apply ``work`` to every item in ``threads`` threads and give the results as they come.
+
+    At most twice ``threads`` items are under way or waiting to be taken, however long ``items`` is. The first exception
+    of ``work`` or ``items`` is raised here; what is under way then ends, and nothing new is begun.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        pending: set[Future[R]] = {pool.submit(work, item) for item in islice(source, threads * 2)}
+        try:
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+                    pending.update(pool.submit(work, item) for item in islice(source, 1))
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,185 @@
+"""Claims on both databases, with writers that commit late and claimants that race."""
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from imgpipe_dagster.catalogue import batches, schema
+from imgpipe_dagster.catalogue.engine import connect, transact
+from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage
+
+NOW = batches.BatchLimits(size=10, max_size=50, max_wait_s=0)
+
+
+@pytest.fixture
+def engine(database_url):
+    engine = connect(make_url(database_url))
+    schema.upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+def insert(engine, count):
+    rows = [{"image_url": f"http://cdn/{n}.jpg"} for n in range(count)]
+    transact(engine, lambda connection: connection.execute(sa.insert(ProductImage), rows))
+
+
+def statuses(engine):
+    with engine.connect() as connection:
+        return dict(
+            connection.execute(sa.select(ProductImage.status, sa.func.count()).group_by(ProductImage.status)).all()
+        )
+
+
+def test_a_plain_insert_of_a_url_is_a_new_image(engine):
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO product_images (image_url) VALUES ('http://cdn/a.jpg')")
+    batch = batches.claim_batch(engine, NOW, Claimant.SENSOR)
+    assert batch.image_count == 1
+    assert batch.state is BatchState.CLAIMED
+    with engine.connect() as connection:
+        row = connection.execute(sa.select(ProductImage)).one()
+    assert (row.status, row.qc_status, row.image_type, row.batch_key) == ("processing", "pending", "primary", batch.key)
+    assert row.created_at is not None
+
+
+def test_few_rows_wait_until_their_time_is_up(engine):
+    insert(engine, 3)
+    assert batches.claim_batch(engine, batches.BatchLimits(size=10, max_wait_s=60), Claimant.SENSOR) is None
+    assert batches.claim_batch(engine, batches.BatchLimits(size=3, max_wait_s=60), Claimant.SENSOR).image_count == 3
+
+
+def test_rows_that_commit_late_are_claimed_once_each_by_racing_claimants(engine):
+    writers, rows_each = 8, 60
+    done = threading.Event()
+    errors = []
+
+    def write(seed):
+        rng = random.Random(seed)
+        try:
+            for _ in range(rows_each // 5):
+                with engine.connect().execution_options(imgpipe_writes=True) as connection, connection.begin():
+                    rows = [{"image_url": f"http://cdn/{seed}.jpg"} for _ in range(5)]
+                    connection.execute(sa.insert(ProductImage), rows)
+                    time.sleep(rng.uniform(0, 0.02))  # ids are given out now, visible later: others overtake
+        except Exception as error:
+            errors.append(error)
+
+    def claim():
+        try:
+            while True:
+                ended = done.is_set()
+                if batches.claim_batch(engine, NOW, Claimant.SENSOR) is None:
+                    if ended:
+                        return
+                    time.sleep(0.005)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(seed,)) for seed in range(writers)]
+    claimants = [threading.Thread(target=claim) for _ in range(2)]
+    for thread in threads + claimants:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    for thread in claimants:
+        thread.join()
+    assert errors == []
+    assert statuses(engine) == {"processing": writers * rows_each}
+    with engine.connect() as connection:
+        claimed = connection.scalar(sa.select(sa.func.sum(ImageBatch.image_count)))
+        counted = connection.execute(
+            sa.select(ImageBatch.batch_key, ImageBatch.image_count, sa.func.count(ProductImage.id))
+            .join(ProductImage, ProductImage.batch_key == ImageBatch.batch_key)
+            .group_by(ImageBatch.batch_key, ImageBatch.image_count)
+        ).all()
+    assert claimed == writers * rows_each, "a row claimed twice would be counted in two batches"
+    assert all(count == joined for _, count, joined in counted)
+
+
+def test_an_attempt_is_begun_by_one_of_two(engine):
+    insert(engine, 1)
+    batch = batches.claim_batch(engine, NOW, Claimant.SENSOR)
+    assert [batches.begin_attempt(engine, batch), batches.begin_attempt(engine, batch)] == [True, False]
+    assert batches.get_batch(engine, batch.key).attempt == 2
+
+
+def test_a_batch_that_is_given_up_fails_its_images_and_writes_one_alert(engine):
+    insert(engine, 2)
+    batch = batches.claim_batch(engine, NOW, Claimant.SENSOR)
+    assert batches.fail_batch(engine, batch, "The disk is full.")
+    assert not batches.fail_batch(engine, batch, "The disk is full.")
+    with engine.connect() as connection:
+        reasons = connection.scalars(sa.select(ProductImage.reason)).all()
+        alerts = connection.execute(sa.select(Alert.kind, Alert.body)).all()
+    assert reasons == ["batch_failed"] * 2
+    assert [alert.kind for alert in alerts] == ["batch_failed"]
+    assert "The disk is full." in alerts[0].body
+    assert batches.open_batches(engine) == []
+
+
+def test_a_retry_in_small_batches_forms_them_at_once(engine):
+    insert(engine, 7)
+    batch = batches.claim_batch(engine, NOW, Claimant.SENSOR)
+    batches.fail_batch(engine, batch, "It crashed.")
+    assert batches.retry_images(engine, batch_key=batch.key, batch_size=3) == 7
+    assert [b.image_count for b in batches.open_batches(engine)] == [3, 3, 1]
+    assert statuses(engine) == {"processing": 7}
+
+
+def test_a_retry_by_reason_leaves_other_failures_alone(engine):
+    insert(engine, 3)
+    with engine.begin() as connection:
+        for image_id, reason in ((1, "timeout"), (2, "truncated")):
+            connection.execute(
+                sa.update(ProductImage).where(ProductImage.id == image_id).values(status="failed", reason=reason)
+            )
+    assert batches.retry_images(engine, reason="timeout") == 1
+    assert statuses(engine) == {"pending": 2, "failed": 1}
+
+
+def test_a_held_batch_is_left_alone_until_it_is_retried(engine):
+    insert(engine, 2)
+    batch = batches.claim_batch(engine, NOW, Claimant.SENSOR)
+    assert batches.hold_batch(engine, batch, "Its run was canceled.")
+    assert batches.open_batches(engine) == []
+    assert batches.retry_images(engine) == 2
+    assert statuses(engine) == {"pending": 2}
+    assert batches.get_batch(engine, batch.key).state is BatchState.FAILED
+
+
+def test_a_batch_under_way_is_not_retried(engine):
+    insert(engine, 1)
+    batch = batches.claim_batch(engine, NOW, Claimant.SENSOR)
+    with pytest.raises(batches.BatchBusyError, match=batch.key):
+        batches.retry_images(engine, batch_key=batch.key)
+    with pytest.raises(KeyError):
+        batches.retry_images(engine, batch_key="nothing")
+
+
+def test_an_interrupted_batch_gives_its_images_back(engine):
+    insert(engine, 2)
+    batch = batches.claim_batch(engine, NOW, Claimant.CLI)
+    assert batches.release_batch(engine, batch)
+    assert statuses(engine) == {"pending": 2}
+    assert batches.claim_batch(engine, NOW, Claimant.CLI).key != batch.key
+
+
+def test_a_transaction_outlives_an_outage_of_the_database(mariadb, mariadb_url):
+    engine = connect(make_url(mariadb_url))
+    schema.upgrade(engine)
+    insert(engine, 1)
+    mariadb.kill()
+    with ThreadPoolExecutor(1) as pool:
+        claim = pool.submit(batches.claim_batch, engine, NOW, Claimant.SENSOR)
+        time.sleep(2)
+        assert not claim.done()
+        mariadb.start()
+        assert claim.result(timeout=60).image_count == 1
+    engine.dispose()
