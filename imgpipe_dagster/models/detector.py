@@ -1,0 +1,221 @@
+"""Finding objects: options in, a detector out, boxes from it. No Dagster, SQL or settings here."""
+
+import hashlib
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+import numpy as np
+
+from imgpipe_dagster.imaging.decode import decode_bgr
+from imgpipe_dagster.models.weights import WeightsError, find_weights, sha256_of, slug
+
+K = TypeVar("K")
+R = TypeVar("R")
+
+_AHEAD = 4  # files that wait for each worker, so that none waits for the next file
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The objects found in one picture, the most confident first.
+
+    Attributes:
+        xyxy: float32 (n, 4): left, top, right, bottom in pixels of the upright picture, clipped to it.
+        confidence: float32 (n,) between 0 and 1, descending.
+        class_id: int64 (n,): keys of the detector's ``names``.
+
+    Raises:
+        ValueError: Shapes, types or the order are not these.
+    """
+
+    xyxy: np.ndarray
+    confidence: np.ndarray
+    class_id: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(self.confidence)
+        expected = ((self.xyxy, (count, 4), "float32"), (self.confidence, (count,), "float32"))
+        for array, shape, dtype in (*expected, (self.class_id, (count,), "int64")):
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f"expected {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}")
+        if (np.diff(self.confidence) > 0).any():
+            raise ValueError("the boxes are not sorted by confidence")
+
+    def __len__(self) -> int:
+        """How many objects."""
+        return len(self.confidence)
+
+
+@dataclass(frozen=True)
+class DetectorOptions:
+    """How to detect. The defaults are those of Ultralytics' ``predict``.
+
+    Attributes:
+        confidence: Boxes that score no more are dropped.
+        iou: Of two boxes of one class that overlap more, the weaker is dropped.
+        image_size: The picture's longer side on the model's input, in pixels; default: that of the weights. Only for
+            models with a dynamic input.
+        precision: ``fp32`` is exact; ``bf16`` and ``int8`` are faster and slightly different, and for CPUs only.
+        device: ``auto`` takes CUDA where it is there and can serve the weights and the precision.
+        calibration_dir: Folder of typical pictures that ``int8`` is calibrated with.
+        max_boxes: At most so many boxes a picture.
+        streams: Pictures in work at once on a CPU, with a thread each.
+        batch_size: Pictures in one forward pass on CUDA.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    confidence: float = 0.25
+    iou: float = 0.7
+    image_size: int | None = None
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    calibration_dir: Path | None = None
+    max_boxes: int = 300
+    streams: int = 2
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.confidence <= 1 and 0 <= self.iou <= 1):
+            raise ValueError(f"confidence and iou are between 0 and 1, not {self.confidence} and {self.iou}")
+        if self.precision not in {"fp32", "bf16", "int8"} or self.device not in {"auto", "cpu", "cuda"}:
+            raise ValueError(f"there is no precision {self.precision!r} or no device {self.device!r}")
+        if min(self.max_boxes, self.streams, self.batch_size, self.image_size or 1) < 1:
+            raise ValueError("max_boxes, streams, batch_size and image_size are at least 1")
+
+
+class Detector(ABC):
+    """Finds objects in pictures. Safe to share between threads; close it when done.
+
+    Attributes:
+        names: Class id to class name.
+        version: Weights and the settings that change answers, as ``name-fingerprint``.
+        image_size: Height and width that a picture is scaled to fit into.
+    """
+
+    names: dict[int, str]
+    version: str
+    image_size: tuple[int, int]
+
+    @abstractmethod
+    def detect(self, image: np.ndarray) -> Boxes:
+        """Find the objects in one picture.
+
+        Args:
+            image: uint8 (height, width, 3), BGR, upright.
+        """
+
+    @abstractmethod
+    def detect_all(
+        self, items: Iterable[tuple[K, bytes]], *, visit: Callable[[K, np.ndarray, Boxes], None] | None = None
+    ) -> Iterator[tuple[K, Boxes]]:
+        """Find the objects in many files, streaming: few files and fewer pictures are in memory at once.
+
+        Args:
+            items: A key and the bytes of an image file each. Read in the caller's thread, a little ahead.
+            visit: Called with the key, the decoded picture (uint8 BGR, upright) and its boxes, possibly in a worker
+                thread, several at once.
+
+        Yields:
+            Each key once, with its boxes, in no promised order.
+
+        Raises:
+            DecodeError: A file cannot be decoded; a note names its key. Validated files do not end here.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the model."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def load_detector(
+    weights: str | Path, options: DetectorOptions | None = None, *, cache_dir: Path, sha256: str | None = None
+) -> Detector:
+    """Make a detector from weights.
+
+    Args:
+        weights: A ``.pt`` or ``.onnx`` file, a folder that Ultralytics exported for OpenVINO, or the name of
+            published weights such as ``yolo11n.pt``. They are trusted, though a ``.pt`` is loaded in safe mode.
+        options: How to detect.
+        cache_dir: Where downloads, exports and compiled models are kept.
+        sha256: Refuse weights with another digest, before anything parses them; for a folder see ``sha256_of``.
+
+    Raises:
+        WeightsError: The weights are missing, are not what ``sha256`` says or are no detector, or ``int8`` lacks nncf
+            or pictures.
+        ValueError: The options do not fit the weights, the CPU or the device.
+    """
+    # Each kind of detector brings libraries that the other does without.
+    options = options or DetectorOptions()
+    path = find_weights(weights, cache_dir)
+    digest = sha256_of(path)
+    if sha256 is not None and digest != sha256.lower():
+        raise WeightsError(f"The SHA-256 of {path} is {digest}, not {sha256.lower()} as stated: it was not loaded.")
+    if _takes_cuda(path, options):
+        from imgpipe_dagster.models.ultralytics_detector import UltralyticsDetector
+
+        return UltralyticsDetector(path, digest, options, device="cuda", cache_dir=cache_dir)
+    from imgpipe_dagster.models.openvino_detector import OpenVinoDetector
+
+    return OpenVinoDetector(path, digest, options, cache_dir=cache_dir)
+
+
+def _takes_cuda(weights: Path, options: DetectorOptions) -> bool:
+    able = weights.suffix == ".pt" and options.precision == "fp32"
+    if options.device == "cpu" or (options.device == "auto" and not able):
+        return False
+    if not able:
+        raise ValueError(f"CUDA takes .pt weights in fp32, not {weights.name} in {options.precision}.")
+    present = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+    if present:  # only then is it worth the seconds that importing torch takes
+        import torch
+
+        present = torch.cuda.is_available()
+    if options.device == "cuda" and not present:
+        raise ValueError("No CUDA device was found: set the device to auto or cpu.")
+    return present
+
+
+def fingerprint(weights: Path, digest: str, options: DetectorOptions, image_size: tuple[int, int]) -> str:
+    """The version that rows carry: the weights' name, and a digest of all that changes answers."""
+    changes = [digest, options.confidence, options.iou, options.precision, options.max_boxes, *image_size]
+    return f"{slug(weights)}-{hashlib.sha256(json.dumps(changes).encode()).hexdigest()[:10]}"
+
+
+def decode(key: object, data: bytes) -> np.ndarray:
+    """Decode a file; a note on the error says whose it was."""
+    try:
+        return decode_bgr(data)
+    except Exception as error:
+        error.add_note(f"while decoding {key!r}")
+        raise
+
+
+def stream(work: Callable[[K, bytes], R], items: Iterable[tuple[K, bytes]], *, workers: int) -> Iterator[R]:
+    """Do the work on each item in threads, in order, a few items ahead of whoever takes the results."""
+    pending: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="detect") as pool:
+        try:
+            for key, data in items:
+                pending.append(pool.submit(work, key, data))
+                if len(pending) > _AHEAD * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
