@@ -1,0 +1,29 @@
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A BGR picture of 96 by 64 with gradients and texture, so that damage shows."""
+    y, x = np.mgrid[:64, :96]
+    waves = np.dstack([x * 2.5, y * 3.5, 128 + 90 * np.sin(x / 7) * np.cos(y / 5)])
+    return (waves + np.random.default_rng(7).normal(0, 4, waves.shape)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """Make a file of a BGR array or a Pillow image: ``encode(picture, "JPEG", mode="L", quality=80)``."""
+
+    def make(picture: np.ndarray | Image.Image, name: str, *, mode: str | None = None, **options: object) -> bytes:
+        image = (
+            picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture[..., ::-1]))
+        )
+        file = io.BytesIO()
+        (image.convert(mode) if mode else image).save(file, name, **options)
+        return file.getvalue()
+
+    return make
