@@ -39,7 +39,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
         ANALYSE_ASSETS,
     )
     sensor = build_new_images_sensor(
-        analyse,
+        analyse.name,
         BatchLimits(settings.batch_size, settings.batch_max_size, settings.batch_max_wait_s),
         AttemptLimits(settings.max_attempts, settings.heartbeat_limit_s),
         settings.max_concurrent_batches,

@@ -325,7 +325,8 @@ def _settings() -> Settings:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
         _fail("The settings are wrong. " + "; ".join(lines))
     export_secrets(settings)
-    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("imgpipe_dagster").setLevel(settings.log_level)
     return settings
 
 

@@ -1,6 +1,7 @@
 """The detection stage: which objects a detector finds in the valid images of a batch."""
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -77,7 +78,7 @@ def detections(
     database: DatabaseResource,
     image_store: ImageStoreResource,
     detector: DetectorResource,
-) -> tuple[dg.MaterializeResult[pd.DataFrame], dg.MaterializeResult[pd.DataFrame]]:
+) -> Iterator[dg.MaterializeResult]:
     """Objects in the valid images of one batch."""
     valid = validated_images[validated_images["reason"].isna()]
     progress = Progress(context, database.engine, len(valid))
@@ -102,15 +103,9 @@ def detections(
         recover="The weights or their export are broken: check IMGPIPE_DETECTOR_WEIGHTS and re-run the batch.",
         found={"sample": sample(boxes_outside(boxes, valid), ["image_id", "x1", "y1", "x2", "y2"])},
     )
-    return (
-        dg.MaterializeResult("detected_images", value=images, metadata=metadata, check_results=[looked_at]),
-        dg.MaterializeResult(
-            "detections",
-            value=boxes,
-            metadata={**metadata, "contact_sheet": sheet.markdown(), "sample": sample(boxes, DETECTION_COLUMNS[1:-1])},
-            check_results=[inside],
-        ),
-    )
+    yield dg.MaterializeResult("detected_images", value=images, metadata=metadata, check_results=[looked_at])
+    pictures = {"contact_sheet": sheet.markdown(), "sample": sample(boxes, DETECTION_COLUMNS[1:-1])}
+    yield dg.MaterializeResult("detections", value=boxes, metadata={**metadata, **pictures}, check_results=[inside])
 
 
 class ContactSheet:

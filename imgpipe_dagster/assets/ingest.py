@@ -47,7 +47,7 @@ def raw_images(
     database: DatabaseResource,
     image_store: ImageStoreResource,
     image_fetcher: ImageFetcherResource,
-) -> dg.MaterializeResult[pd.DataFrame]:
+) -> Iterator[dg.MaterializeResult]:
     """What the CDN gave for each image of a batch: a row per image, its bytes in the store under their SHA-256.
 
     An image that could not be downloaded has a reason code instead of an object key.
@@ -65,7 +65,7 @@ def raw_images(
         failures=lost,
         recover="This is a fault of the pipeline: keep the run's log and re-run the batch.",
     )
-    return dg.MaterializeResult(value=frame, metadata=ingest_metadata(frame, progress), check_results=[check])
+    yield dg.MaterializeResult(value=frame, metadata=ingest_metadata(frame, progress), check_results=[check])
 
 
 @dg.asset(
@@ -88,7 +88,7 @@ def validated_images(
     database: DatabaseResource,
     image_store: ImageStoreResource,
     image_validator: ImageValidatorResource,
-) -> dg.MaterializeResult[pd.DataFrame]:
+) -> Iterator[dg.MaterializeResult]:
     """Which images of a batch have pixels that can be trusted: a row per image, with its upright size or a reason.
 
     Every file was decoded as a whole, in a child process that may be killed.
@@ -108,7 +108,7 @@ def validated_images(
         recover="Look at the reasons; when the source is mended: imgpipe retry --batch " + context.partition_key,
         found={"downloaded": downloaded, "rejected": rejected},
     )
-    return dg.MaterializeResult(value=frame, metadata=ingest_metadata(frame, progress), check_results=[check])
+    yield dg.MaterializeResult(value=frame, metadata=ingest_metadata(frame, progress), check_results=[check])
 
 
 RAW_COLUMNS = [

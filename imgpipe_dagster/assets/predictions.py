@@ -44,7 +44,7 @@ def image_predictions(
     detected_images: pd.DataFrame,
     detections: pd.DataFrame,
     database: DatabaseResource,
-) -> dg.MaterializeResult[pd.DataFrame]:
+) -> Iterator[dg.MaterializeResult]:
     """The answer for every image of a batch: a row per image, predicted or rejected with its reason.
 
     ``created_at`` is the time of the image's first answer and survives every re-run; ``updated_at`` moves.
@@ -61,7 +61,7 @@ def image_predictions(
         recover="Images moved while the run worked, or rows are missing: re-run the batch from raw_images.",
         found={"claimed": len(claimed), "answered": len(answered)},
     )
-    return dg.MaterializeResult(value=frame, metadata=prediction_metadata(frame), check_results=[check])
+    yield dg.MaterializeResult(value=frame, metadata=prediction_metadata(frame), check_results=[check])
 
 
 @dg.asset(

@@ -38,6 +38,4 @@ class ImageStoreResource(dg.ConfigurableResource):
     def _s3_client(self) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time
         from dagster_aws.s3 import S3Resource  # boto3 costs half a second, and local stores need none
 
-        return S3Resource(
-            endpoint_url=self.s3_endpoint_url, region_name=self.s3_region, max_attempts=5
-        ).get_client()
+        return S3Resource(endpoint_url=self.s3_endpoint_url, region_name=self.s3_region, max_attempts=5).get_client()

@@ -111,16 +111,16 @@ def view_of(runs: Iterable[dg.DagsterRun]) -> RunView:
 
 
 def build_new_images_sensor(
-    job: dg.JobDefinition | dg.UnresolvedAssetJobDefinition,
+    job: str,
     batch_limits: BatchLimits,
     attempt_limits: AttemptLimits,
     max_open_batches: int,
 ) -> dg.SensorDefinition:
-    """The sensor over ``product_images`` that runs ``job`` once for each batch."""
+    """The sensor over ``product_images`` that runs the job of that name once for each batch."""
 
     @dg.sensor(
         name="new_images_sensor",
-        job=job,
+        job_name=job,
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Claims waiting images as batches, requests their runs, and looks after every open batch.",
@@ -130,7 +130,7 @@ def build_new_images_sensor(
     ) -> dg.SensorResult | dg.SkipReason:
         try:
             require_current(database.engine)
-            result = tick(context.instance, database.engine, job.name, batch_limits, attempt_limits, max_open_batches)
+            result = tick(context.instance, database.engine, job, batch_limits, attempt_limits, max_open_batches)
             note_tick(database.engine, "new_images_sensor", f"{len(result)} runs requested")
         except (SQLAlchemyError, CatalogueError) as error:
             # A failed read is not an empty source: say so and try again on the next tick.
@@ -138,7 +138,7 @@ def build_new_images_sensor(
         if not result:
             return dg.SkipReason("No batch needs a run and no new batch is due.")
         return dg.SensorResult(
-            run_requests=[run_request(key, job.name, attempt) for key, attempt in result],
+            run_requests=[run_request(key, job, attempt) for key, attempt in result],
             dynamic_partitions_requests=[image_batches.build_add_request([key for key, _ in result])],
         )
 

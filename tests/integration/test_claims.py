@@ -57,40 +57,31 @@ def test_few_rows_wait_until_their_time_is_up(engine):
 def test_rows_that_commit_late_are_claimed_once_each_by_racing_claimants(engine):
     writers, rows_each = 8, 60
     done = threading.Event()
-    errors = []
 
     def write(seed):
         rng = random.Random(seed)
-        try:
-            for _ in range(rows_each // 5):
-                with engine.connect().execution_options(imgpipe_writes=True) as connection, connection.begin():
-                    rows = [{"image_url": f"http://cdn/{seed}.jpg"} for _ in range(5)]
-                    connection.execute(sa.insert(ProductImage), rows)
-                    time.sleep(rng.uniform(0, 0.02))  # ids are given out now, visible later: others overtake
-        except Exception as error:
-            errors.append(error)
+        for _ in range(rows_each // 5):
+            with engine.connect().execution_options(imgpipe_writes=True) as connection, connection.begin():
+                connection.execute(sa.insert(ProductImage), [{"image_url": f"http://cdn/{seed}.jpg"} for _ in range(5)])
+                time.sleep(rng.uniform(0, 0.02))  # ids are given out now, visible later: others overtake
 
     def claim():
-        try:
-            while True:
-                ended = done.is_set()
-                if batches.claim_batch(engine, NOW, Claimant.SENSOR) is None:
-                    if ended:
-                        return
-                    time.sleep(0.005)
-        except Exception as error:
-            errors.append(error)
+        while True:
+            ended = done.is_set()
+            if batches.claim_batch(engine, NOW, Claimant.SENSOR) is None:
+                if ended:
+                    return
+                time.sleep(0.005)
 
-    threads = [threading.Thread(target=write, args=(seed,)) for seed in range(writers)]
-    claimants = [threading.Thread(target=claim) for _ in range(2)]
-    for thread in threads + claimants:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    done.set()
-    for thread in claimants:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(writers + 2) as pool:
+        claimants = [pool.submit(claim) for _ in range(2)]
+        try:
+            for writer in [pool.submit(write, seed) for seed in range(writers)]:
+                writer.result()
+        finally:
+            done.set()
+        for claimant in claimants:
+            claimant.result()
     assert statuses(engine) == {"processing": writers * rows_each}
     with engine.connect() as connection:
         claimed = connection.scalar(sa.select(sa.func.sum(ImageBatch.image_count)))
