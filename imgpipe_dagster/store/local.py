@@ -150,11 +150,11 @@ class LocalStore:
             return
         for name in sorted(names, key=os.fsencode):
             key = folder + name
-            if not key.startswith(prefix) or key == f"{RESERVED_FOLDER}/":
+            if not key.startswith(prefix):
                 continue
             if name.endswith("/"):
                 yield from self._walk(key, prefix)
-            elif is_key(key):
+            elif is_key(key):  # neither being written nor put here by others
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     yield _info(key, self.root / key)
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -29,7 +30,7 @@ def free_port() -> int:
 
 
 def die_with_parent() -> None:
-    """In the child: a test session that is killed takes its servers along."""
+    """In the child: a test session that is killed takes its servers along (PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
@@ -40,21 +41,26 @@ class ServerProcess:
         self.command = command
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
+        # To Linux the parent is the thread that started the child, so that must be one that stays.
+        self._starter = ThreadPoolExecutor(1)
 
     def answers(self) -> bool:
         raise NotImplementedError
 
     def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
-            )
+        self.process = self._starter.submit(self._spawn).result()
         deadline = time.monotonic() + START_LIMIT_S
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.command[0]} did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.05)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self.command, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
+            )
 
     def kill(self) -> None:
         """As if the machine had lost power."""
