@@ -1,5 +1,6 @@
 """What a file is, from its first bytes and its structure: format, size, frames. No pixel is decoded here."""
 
+import contextlib
 import io
 import struct
 from collections.abc import Callable, Iterator
@@ -179,7 +180,8 @@ def _orientation(image: Image.Image) -> int:
     else:
         # Not image.getexif(): that also believes XMP, which neither OpenCV nor browsers do.
         exif = Image.Exif()
-        exif.load(image.info.get("exif", b""))
+        with contextlib.suppress(*PILLOW_ERRORS):  # damaged metadata are no reason to refuse the pixels
+            exif.load(image.info.get("exif", b""))
         value = exif.get(_EXIF_ORIENTATION)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -204,7 +206,7 @@ def ends_early(data: bytes, image_format: ImageFormat) -> bool:
     """Whether the end that the format prescribes is missing: what no decoder says reliably.
 
     JPEG: the EOI marker behind the first scan. PNG: IEND. GIF: the trailer. WebP: the RIFF length. BMP: the rows.
-    TIFF: the directory and the strips or tiles of the first page. Bytes behind the end are nobody's business.
+    TIFF: the first page's directory, its values, and its strips or tiles. Bytes behind the end are nobody's business.
     """
     try:
         return _ENDS_EARLY[image_format](data)
@@ -282,25 +284,32 @@ def _bmp_ends_early(data: bytes) -> bool:
     return pixels_at + (width * bits + 31) // 32 * 4 * abs(height) > len(data)
 
 
+# Bytes of one value, by the type number of TIFF 6.0 (section 2) and BigTIFF.
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TIFF_INTEGERS = {3: "H", 4: "I", 16: "Q"}
+_TIFF_OFFSETS, _TIFF_LENGTHS = (273, 324), (279, 325)  # of strips and of tiles
+
+
 def _tiff_ends_early(data: bytes) -> bool:
     order = "<" if data[:2] == b"II" else ">"
     big = 43 in data[2:4]
     offset_type, count_type, entry_size, inline = ("Q", "Q", 20, 8) if big else ("I", "H", 12, 4)
     (directory,) = struct.unpack_from(order + offset_type, data, 8 if big else 4)
     (entries,) = struct.unpack_from(order + count_type, data, directory)
-    first = directory + struct.calcsize("<" + count_type)
-    numbers = {3: "H", 4: "I", 16: "Q"}
-    spans: dict[int, tuple[int, ...]] = {}
+    first = directory + struct.calcsize(order + count_type)
+    starts, lengths = (), ()
     for at in range(first, first + entries * entry_size, entry_size):
         tag, kind, count = struct.unpack_from(f"{order}HH{offset_type}", data, at)
-        if tag in (273, 279, 324, 325) and kind in numbers:  # offsets and byte counts of strips and of tiles
-            layout = f"{order}{count}{numbers[kind]}"
-            value_at = at + entry_size - inline
-            if struct.calcsize(layout) > inline:
-                (value_at,) = struct.unpack_from(order + offset_type, data, value_at)
-            spans[tag] = struct.unpack_from(layout, data, value_at)
-    starts = spans.get(273, ()) + spans.get(324, ())
-    lengths = spans.get(279, ()) + spans.get(325, ())
+        value_at = at + entry_size - inline
+        size = count * _TIFF_SIZES.get(kind, 0)
+        if size > inline:
+            (value_at,) = struct.unpack_from(order + offset_type, data, value_at)
+        if value_at + size > len(data):
+            return True
+        if kind in _TIFF_INTEGERS and tag in _TIFF_OFFSETS:
+            starts = struct.unpack_from(f"{order}{count}{_TIFF_INTEGERS[kind]}", data, value_at)
+        elif kind in _TIFF_INTEGERS and tag in _TIFF_LENGTHS:
+            lengths = struct.unpack_from(f"{order}{count}{_TIFF_INTEGERS[kind]}", data, value_at)
     return any(start + length > len(data) for start, length in zip(starts, lengths, strict=False))
 
 
