@@ -185,7 +185,7 @@ def render_scene(seed: int, width: int = 1280, height: int = 960) -> Scene:
 
 def _build_shelves(stage: _Stage, rng: Rng) -> None:
     height, width = stage.owner.shape
-    rows = int(rng.choice([1, 2, 3, 4], p=[0.15, 0.35, 0.35, 0.15]))
+    rows = int(rng.choice([1, 2, 3, 4], p=[0.25, 0.4, 0.28, 0.07]))
     pitch = height / rows * rng.uniform(0.92, 1.12)
     board = pitch * rng.uniform(0.07, 0.12)
     top = -rng.uniform(0, 0.15) * pitch
@@ -290,16 +290,23 @@ def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def _cast_shadows(stage: _Stage, placements: "list[_Placement]", clear: float) -> None:
     """Soft shadows of a row's products on the wall and on the board."""
+    if not placements:
+        return
     height, width = stage.owner.shape
     scale = 8
-    mask = np.zeros((height // scale + 2, width // scale + 2), np.float32)
+    reach = clear * 0.15
+    y1 = int(max(min(spot.top for spot in placements) - reach, 0))
+    y2 = int(min(max(spot.top + spot.sprite.alpha.shape[0] for spot in placements) + reach, height))
+    if y2 <= y1:
+        return
+    mask = np.zeros(((y2 - y1) // scale + 1, width // scale + 1), np.float32)
     for spot in placements:
-        tall, wide = (int(side / scale) for side in spot.sprite.alpha.shape)
-        left, top = spot.left // scale, spot.top // scale
-        mask[max(top, 0) : max(top + tall + 2, 0), max(left, 0) : max(left + wide + 1, 0)] = 1
+        tall, wide = (side // scale for side in spot.sprite.alpha.shape)
+        left, top = spot.left // scale, (spot.top - y1) // scale
+        mask[max(top, 0) : max(top + tall + 2, 0), max(left, 0) : max(left + wide + 1, 0)] = 0.35
     mask = cv2.GaussianBlur(mask, (0, 0), max(clear / scale * 0.05, 0.8))
-    full = cv2.resize(mask, (mask.shape[1] * scale, mask.shape[0] * scale), interpolation=cv2.INTER_LINEAR)
-    stage.canvas *= 1 - 0.35 * full[:height, :width, None]
+    shade = 1 - cv2.resize(mask, (mask.shape[1] * scale, mask.shape[0] * scale))[: y2 - y1, :width]
+    stage.canvas[y1:y2] *= shade[..., None]
 
 
 def _paint_board(stage: _Stage, rng: Rng, front: float, board: float, wood: FloatArray, strip: FloatArray) -> None:
@@ -501,18 +508,17 @@ def _photograph(stage: _Stage, rng: Rng) -> Scene:
 def _expose(image: FloatArray, rng: Rng) -> NDArray[np.uint8]:
     """Uneven light, white balance, blur and sensor noise."""
     height, width = image.shape[:2]
-    field = cv2.resize(
-        rng.uniform(0.75, 1.12, (3, 4)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
-    )
+    lamps = rng.uniform(0.75, 1.12, (3, 4)).astype(np.float32) * np.float32(rng.choice([0.6, 0.85, 1, 1.1, 1.2]))
     balance = np.array([rng.uniform(0.88, 1.1), 1.0, rng.uniform(0.9, 1.12)], np.float32)
-    image *= (field * rng.choice([0.6, 0.85, 1, 1.1, 1.2]))[..., None] * balance
+    image = cv2.multiply(image, cv2.resize(lamps[..., None] * balance, (width, height), interpolation=cv2.INTER_CUBIC))
     sigma = float(rng.choice([0.0, 0.5, 0.8, 1.3])) * width / 960
     if sigma > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
     if rng.random() < 0.12:
         length = max(int(width * rng.uniform(0.004, 0.01)), 2)
         image = cv2.blur(image, (length, 1) if rng.random() < 0.6 else (1, length))
-    grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(2.0, 5.5))
-    tint = cv2.resize(rng.standard_normal((height // 2, width // 2, 3), dtype=np.float32), (width, height))
-    image += grain[..., None] + tint * 2
+    grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(1.0, 3.2))
+    tint = rng.standard_normal((height // 2, width // 2, 3), dtype=np.float32) * np.float32(1.5)
+    image += cv2.resize(tint, (width, height))
+    image += cv2.merge([grain, grain, grain])
     return np.clip(image, 0, 255).astype(np.uint8)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 # float32 throughout; the stubs of NumPy and OpenCV cannot promise it.
 FloatArray = NDArray[Any]
+Mask = NDArray[np.bool_]
 Colour = tuple[float, float, float]
 Rng = np.random.Generator
 
@@ -354,21 +355,36 @@ def _draw_bottle(bottle: Bottle, height: int, view: View) -> Sprite:
     _wrap(image, alpha, on_label, along, turn, light, _LabelSpec(bottle.label_seed, "band", bottle.phase, half))
     if bottle.material != "opaque":
         _streaks(image, turn, view.light, 120, tall > shape.cap_bottom)
-    top, face = tall < shape.cap_bottom, disc < 1
+    head = slice(0, int(shape.cap_bottom * height) + 2)
+    top, face = tall[head] < shape.cap_bottom, disc[head] < 1
     if bottle.opened:
-        threads = 0.75 + 0.25 * np.sin(tall * height * 1.1)
-        image[top] = (image * 0.6 + 90)[top] * threads[top][:, None]
-        alpha[top] = np.maximum(alpha[top], 0.75)
-        image[face] = np.where(disc[face, None] > 0.72, 215, np.array(bottle.glass, np.float32) * 0.25)
-        alpha[face] = 0.95
+        _open_neck(bottle, image[head], alpha[head], top, face, disc[head], tall[head] * height)
     else:
-        ridges = 1 + 0.12 * np.sign(np.sin(np.arcsin(turn) * 24))
-        image[top] = (np.array(bottle.cap, np.float32) * (light * ridges)[..., None])[top]
-        image[face] = np.array(bottle.cap, np.float32) * 1.12 + 14
-        alpha[top | face] = 1
-        seam = np.abs(tall - shape.cap_bottom) < 0.005
-        image[seam] *= 0.6
+        _close_neck(bottle, image[head], alpha[head], top, face, light[head], turn[head])
     return _sprite(image, alpha, coverage)
+
+
+def _close_neck(
+    bottle: Bottle, image: FloatArray, alpha: FloatArray, top: Mask, face: Mask, light: FloatArray, turn: FloatArray
+) -> None:
+    """Paint a ridged cap over the neck."""
+    cap = np.array(bottle.cap, np.float32)
+    ridges = 1 + 0.12 * np.sign(np.sin(np.arcsin(turn) * 24))
+    image[top] = (cap * (light * ridges)[..., None])[top]
+    image[face] = cap * 1.12 + 14
+    alpha[top | face] = 1
+    image[-3:-1] *= 0.6
+
+
+def _open_neck(
+    bottle: Bottle, image: FloatArray, alpha: FloatArray, top: Mask, face: Mask, disc: FloatArray, down: FloatArray
+) -> None:
+    """Paint the thread of an open neck and the dark mouth."""
+    thread = 0.75 + 0.25 * np.sin(down * 1.1)
+    image[top] = ((image * 0.6 + 90) * thread[..., None])[top]
+    alpha[top] = np.maximum(alpha[top], 0.75)
+    image[face] = np.where(disc[face, None] > 0.72, 215, np.array(bottle.glass, np.float32) * 0.25)
+    alpha[face] = 0.95
 
 
 def _bottle_body(
@@ -485,7 +501,7 @@ def _cylinder_light(turn: FloatArray, light: float) -> FloatArray:
     return (0.38 + 0.72 * facing).astype(np.float32)
 
 
-def _streaks(image: FloatArray, turn: FloatArray, light: float, strength: float, where: NDArray[np.bool_]) -> None:
+def _streaks(image: FloatArray, turn: FloatArray, light: float, strength: float, where: Mask) -> None:
     """Add the reflections of a long lamp and of a window."""
     side = 1 if light > 0 else -1
     shine = np.exp(-(((turn - side * 0.62) / 0.07) ** 2)) + 0.45 * np.exp(-(((turn + side * 0.74) / 0.05) ** 2))
@@ -503,23 +519,25 @@ class _LabelSpec:
 def _wrap(
     image: FloatArray,
     alpha: FloatArray,
-    where: NDArray[np.bool_],
+    where: Mask,
     along: FloatArray,
     turn: FloatArray,
     light: FloatArray,
     spec: _LabelSpec,
 ) -> None:
     """Paint a label around the cylinder; ``along`` runs from 0 to 1 down the label."""
-    rows = int(where.sum(axis=0).max())
-    if rows < 2:
+    lines = np.flatnonzero(where.any(axis=1))
+    if len(lines) < 2:
         return
-    columns = int(2 * np.pi * spec.half)
+    band = slice(int(lines[0]), int(lines[-1]) + 1)
+    inside = where[band]
+    rows, columns = int(inside.sum(axis=0).max()), int(2 * np.pi * spec.half)
     art = label_art(spec.seed, rows, columns, spec.style)
-    around = (np.arcsin(turn) + spec.phase) / (2 * np.pi) + 0.5
-    source = (around * (columns - 1)).astype(np.float32), (along * (rows - 1)).astype(np.float32)
+    around = (np.arcsin(turn[band]) + spec.phase) / (2 * np.pi) + 0.5
+    source = (around * (columns - 1)).astype(np.float32), (along[band] * (rows - 1)).astype(np.float32)
     wrapped = cv2.remap(art, *source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    image[where] = (wrapped * light[..., None])[where]
-    alpha[where] = 1
+    np.copyto(image[band], wrapped * light[band, :, None], where=inside[..., None])
+    alpha[band][inside] = 1
 
 
 def _sprite(image: FloatArray, alpha: FloatArray, coverage: FloatArray) -> Sprite:
