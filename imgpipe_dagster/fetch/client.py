@@ -1,0 +1,133 @@
+"""Many URLs to many answers: one event loop in a thread behind a plain generator, with bounded memory."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Self
+
+import aiohttp
+
+from imgpipe_dagster.fetch.addresses import guarded_connector
+from imgpipe_dagster.fetch.answers import FetchRequest, FetchResult
+from imgpipe_dagster.fetch.download import Downloader
+from imgpipe_dagster.fetch.policy import FetchPolicy
+from imgpipe_dagster.fetch.urls import normalise, scheme_of
+
+__all__ = ["FetchRequest", "FetchResult", "fetch_all"]
+
+
+def fetch_all(
+    requests: Iterable[FetchRequest],
+    policy: FetchPolicy,
+    *,
+    base_url: str | None = None,
+    openers: Mapping[str, Callable[[str], bytes]] | None = None,
+) -> Iterator[FetchResult]:
+    """Fetch files, many at once, and give the answers in the order in which they come.
+
+    Every request is answered exactly once: with the file, or with the reason why there is none. Requests are taken from
+    the iterable as answers are taken from here, in the caller's thread, and never more than ``2 * policy.connections``
+    of them are under way or waiting for the caller, however many there are. Closing the iterator stops all downloads.
+
+    Args:
+        requests: What to fetch.
+        policy: Limits and manners.
+        base_url: Prefix of requests that are only a file name.
+        openers: Functions for URLs of other schemes, such as ``{"s3": read_object}``. They are called in threads with
+            the URL as it was given; redirects never lead to them. KeyError and FileNotFoundError mean that there is no
+            such file, any other exception that it cannot be reached; openers retry for themselves.
+
+    Returns:
+        An iterator of answers. It is a generator: close it, or take it to its end.
+
+    Raises:
+        ValueError: The base URL is not an http or https URL.
+    """
+    if base_url is not None:
+        if scheme_of(base_url) not in ("http", "https"):
+            raise ValueError("the base URL must begin with http:// or https://")
+        base_url = normalise(base_url)
+    return _answers(iter(requests), _FetchThread(policy, base_url, openers or {}), 2 * policy.connections)
+
+
+def _answers(requests: Iterator[FetchRequest], fetcher: "_FetchThread", window: int) -> Iterator[FetchResult]:
+    pending = 0
+    with fetcher:
+        while True:
+            for request in islice(requests, window - pending):
+                fetcher.submit(request)
+                pending += 1
+            if not pending:
+                return
+            result = fetcher.next_result()
+            pending -= 1
+            yield result
+
+
+class _FetchThread:
+    """A thread with an event loop that answers submitted requests, from ``with`` to the end of it."""
+
+    def __init__(
+        self, policy: FetchPolicy, base_url: str | None, openers: Mapping[str, Callable[[str], bytes]]
+    ) -> None:
+        self._policy = policy
+        self._base_url = base_url
+        self._openers = openers
+        self._inbox: asyncio.Queue[FetchRequest] = asyncio.Queue()
+        self._outbox: queue.SimpleQueue[FetchResult | BaseException] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._serving = self._loop.create_task(self._serve())
+        # A daemon, so that an iterator that nobody closed cannot keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._loop.call_soon_threadsafe(self._serving.cancel)
+        self._thread.join()
+        self._loop.close()
+
+    def submit(self, request: FetchRequest) -> None:
+        self._loop.call_soon_threadsafe(self._inbox.put_nowait, request)
+
+    def next_result(self) -> FetchResult:
+        result = self._outbox.get()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serving)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread, which waits for answers
+            self._outbox.put(error)
+
+    async def _serve(self) -> None:
+        threads = ThreadPoolExecutor(self._policy.connections, thread_name_prefix="fetch")
+        session = aiohttp.ClientSession(
+            connector=guarded_connector(self._policy.allow_networks, self._policy.connections, threads),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Identity, because pictures are compressed already and the length is then known beforehand.
+            headers={"User-Agent": self._policy.user_agent, "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._policy.connect_timeout_s),
+        )
+        downloader = Downloader(session, threads, self._policy, self._base_url, self._openers)
+        try:
+            async with session, asyncio.TaskGroup() as workers:
+                for _ in range(self._policy.connections):
+                    workers.create_task(self._work(downloader))
+        finally:
+            # A name server or an opener that hangs must not hold up the end.
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self, downloader: Downloader) -> None:
+        while True:
+            request = await self._inbox.get()
+            self._outbox.put(await downloader.answer(request))
