@@ -225,8 +225,8 @@ def _text_blocks(path: Path, encoding: str | None) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 good = error.object[: error.start].decode(encoding, "replace")
                 raise ImportFileError(
-                    f"Line {line + good.count(chr(10))} of {path.name} is not in the encoding {encoding}. Name the "
-                    f"file's encoding (cp1252 for most files from Windows) or save it as UTF-8. {_AGAIN}"
+                    f"Line {line + good.count(chr(10))} of {path.name} is not in the encoding {encoding}. Name the one "
+                    f"that it is in (--encoding cp1252 for most files from Windows), or save it as UTF-8. {_AGAIN}"
                 ) from error
             line += text.count("\n")
             if text:

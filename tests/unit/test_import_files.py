@@ -1,6 +1,8 @@
 """Reading CSV and JSON files: what is a row, what is a bad one, and on which line."""
 
+import csv
 import json
+import re
 import tracemalloc
 
 import pytest
@@ -19,6 +21,7 @@ from imgpipe_dagster.catalogue.import_files import (
 )
 
 URL = "https://cdn.example.com/1.jpg"
+NOTE = st.text(st.sampled_from("ab,;\t\"'\r\n \u2028é"), max_size=8)
 ROW_ID = st.text() | st.integers()
 
 
@@ -258,6 +261,22 @@ def test_an_encoding_that_does_not_exist_says_so(read):
 def test_a_file_without_lines_is_refused_before_it_fills_the_memory(read):
     with pytest.raises(ImportFileError, match=r"Line 2 of images\.csv has more than 1048576 characters"):
         read("image_url\n" + "x" * (1 << 21))
+
+
+@given(st.lists(st.tuples(NOTE, st.booleans()), max_size=8), st.sampled_from(",;\t"), st.sampled_from(["\n", "\r\n"]))
+def test_no_text_in_another_column_disturbs_rows_or_line_numbers(tmp_path_factory, notes, mark, end):
+    path = tmp_path_factory.getbasetemp() / "notes.csv"
+    expected = []
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=mark, lineterminator=end, quoting=csv.QUOTE_ALL)
+        writer.writerow(["note", "image_url", "temple_id"])
+        for note, is_good in notes:
+            file.flush()
+            line = len(re.findall("\r\n|\r|\n", path.read_bytes().decode())) + 1
+            writer.writerow([note, URL if is_good else "ftp://h/x.jpg", "T"])
+            expected.append(ImportRow(URL, temple_id="T") if is_good else line)
+    rows = read_csv(path, Columns())
+    assert [row if isinstance(row, ImportRow) else row.line for row in rows] == expected
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
