@@ -149,6 +149,10 @@ def test_a_file_of_urls_only_needs_no_delimiter(read):
     assert read(f"image_url\n{URL}\n") == [ImportRow(URL)]
 
 
+def test_a_delimiter_that_finds_the_url_column_wins_over_one_that_finds_more_columns(read):
+    assert read(f"image_url;size, weight, colour\n{URL};1, 2, red\n") == [ImportRow(URL)]
+
+
 def test_other_column_names_can_be_given_and_unknown_columns_are_ignored(read):
     columns = Columns("link", "article", "category", "view", "shop")
     rows = read(f"price,shop,view,category,article,link\n9,T1,side,G,A,{URL}\n", columns=columns)
@@ -359,11 +363,11 @@ def test_what_is_not_such_json_is_an_error_that_says_where(read, text, error):
         read(text, "images.json")
 
 
-def test_an_item_that_never_ends_is_refused_before_it_fills_the_memory(read):
+def test_an_item_that_is_far_too_long_is_refused_before_it_fills_the_memory(read):
     with pytest.raises(
         ImportFileError, match=r"begins on line 1 of images\.json is not valid JSON: Unterminated string"
     ):
-        read('["' + "x" * (1 << 23), "images.json")
+        read('["' + "x" * (1 << 23) + '"]', "images.json")
 
 
 @settings(max_examples=50)
@@ -376,6 +380,10 @@ def test_items_are_whole_wherever_a_block_ends(tmp_path_factory, lengths, shift,
     assert [row.sku_id for row in rows if isinstance(row, ImportRow)] == [str(length) for length in lengths]
     assert isinstance(rows[-1], BadRow)
     assert len(rows) == len(items)
+
+
+def test_a_number_that_lies_over_two_blocks_is_one_item(read):
+    assert len(read("[" + ",".join(["12345678"] * 20_000) + "]", "images.json")) == 20_000
 
 
 @pytest.mark.parametrize("form", ["csv", "list", "lines"])
