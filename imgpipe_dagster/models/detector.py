@@ -88,7 +88,8 @@ class DetectorOptions:
             raise ValueError(f"confidence and iou are between 0 and 1, not {self.confidence} and {self.iou}")
         if self.precision not in {"fp32", "bf16", "int8"} or self.device not in {"auto", "cpu", "cuda"}:
             raise ValueError(f"there is no precision {self.precision!r} or no device {self.device!r}")
-        if min(self.max_boxes, self.streams, self.batch_size, self.image_size or 1) < 1:
+        size = 1 if self.image_size is None else self.image_size
+        if min(self.max_boxes, self.streams, self.batch_size, size) < 1:
             raise ValueError("max_boxes, streams, batch_size and image_size are at least 1")
 
 

@@ -51,12 +51,12 @@ class OpenVinoDetector(Detector):
             self.image_size = fitting_size(options.image_size or model.image_size, model.stride)
         self.names = model.names
         self.version = fingerprint(weights, digest, options, self.image_size)
-        self._model = model
+        self.model = model
         self._options = options
 
     def detect(self, image: np.ndarray) -> Boxes:  # noqa: D102 - inherited
         rectangular = self._runtime.fixed_size is None
-        letterbox = Letterbox.fit(image.shape[:2], self.image_size, self._model.stride, rectangular=rectangular)
+        letterbox = Letterbox.fit(image.shape[:2], self.image_size, self.model.stride, rectangular=rectangular)
         with self._runtime.slot(letterbox.canvas) as slot:
             letterbox.draw(image, slot.pixels)
             xyxy, confidence, class_id = self._read(slot.infer())
@@ -79,8 +79,8 @@ class OpenVinoDetector(Detector):
 
     def _read(self, output: np.ndarray) -> Found:
         confidence, max_boxes = self._options.confidence, self._options.max_boxes
-        if self._model.end2end or output.shape[-1] == 6:
+        if self.model.end2end or output.shape[-1] == 6:
             return boxes_from_end2end(output, confidence=confidence, max_boxes=max_boxes)
         if output.shape[0] != 4 + len(self.names):
-            raise WeightsError(f"{self._model.path} gives output of shape {output.shape}: it is not a YOLO detector.")
+            raise WeightsError(f"{self.model.path} gives output of shape {output.shape}: it is not a YOLO detector.")
         return boxes_from_raw(output, confidence=confidence, iou=self._options.iou, max_boxes=max_boxes)
