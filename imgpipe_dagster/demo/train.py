@@ -8,15 +8,18 @@ import argparse
 import json
 import logging
 import os
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 
 from imgpipe_dagster.demo.render import CLASS_NAMES, Scene, render_scene
 from imgpipe_dagster.settings import DEMO_WEIGHTS
+
+if TYPE_CHECKING:
+    from ultralytics.utils.metrics import DetMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -26,17 +29,27 @@ _SIZES = ((640, 480), (640, 480), (640, 480), (480, 640), (640, 640))
 
 @dataclass(frozen=True)
 class Figures:
-    """How the shipped weights were made and how they do on rendered scenes that they never saw."""
+    """How weights were made, and how they do on rendered scenes that they never saw.
+
+    Attributes:
+        scenes: In the training split.
+        epochs: Passes over it: on small pictures, at the full size.
+        image_size: The full size: the longer side in pixels.
+        test_scenes: In the test split.
+        map50: Mean average precision on the test split at IoU 0.5, at the full size.
+        map50_95: The same, averaged over IoU 0.5 to 0.95.
+        map50_per_class: ``map50`` of each class.
+        map50_at_640: ``map50`` at 640 pixels, for which the weights were not trained.
+    """
 
     scenes: int
-    epochs: int
+    epochs: tuple[int, int]
     image_size: int
     test_scenes: int
     map50: float
     map50_95: float
     map50_per_class: dict[str, float]
     map50_at_640: float
-    minutes: float
 
 
 def write_split(folder: Path, split: str, seeds: Iterable[int]) -> None:
@@ -67,15 +80,25 @@ def _label_lines(scene: Scene) -> str:
 
 
 def write_dataset(folder: Path, scenes: int) -> Path:
-    """Render all splits (val and test: a tenth of ``scenes``, at least 20) and return the data set's YAML file."""
-    rest = max(scenes // 10, 20)
-    for split, first, count in (("train", TRAIN_SEED, scenes), ("val", VAL_SEED, rest), ("test", TEST_SEED, rest)):
+    """Render all splits and return the data set's YAML file.
+
+    Args:
+        folder: Root of the data set.
+        scenes: In the training split; a tenth as many validate and a fifth test, at least 20 each.
+    """
+    validating, testing = max(scenes // 10, 20), max(scenes // 5, 20)
+    for split, first, count in (
+        ("train", TRAIN_SEED, scenes),
+        ("val", VAL_SEED, validating),
+        ("test", TEST_SEED, testing),
+    ):
         write_split(folder, split, range(first, first + count))
     description = folder / "data.yaml"
-    # JSON is YAML.
-    names = dict(enumerate(CLASS_NAMES))
     splits = {split: f"images/{split}" for split in ("train", "val", "test")}
-    description.write_text(json.dumps({"path": str(folder.absolute()), **splits, "names": names}))
+    # JSON is YAML.
+    description.write_text(
+        json.dumps({"path": str(folder.absolute()), **splits, "names": dict(enumerate(CLASS_NAMES))})
+    )
     return description
 
 
@@ -115,33 +138,19 @@ def _run(data: Path, out: Path, start: str, name: str, **options: float | None) 
     return out / name / "weights" / "best.pt"
 
 
-def evaluate(weights: Path, data: Path, out: Path, image_size: int) -> tuple[float, float, dict[str, float]]:
-    """The mAP50, mAP50-95 and mAP50 per class on the test split."""
-    from ultralytics import YOLO
-
-    metrics = YOLO(weights).val(
-        data=str(data),
-        split="test",
-        imgsz=image_size,
-        device="cpu",
-        workers=0,
-        plots=False,
-        project=str(out),
-        name="test",
-    )
-    per_class = {
-        CLASS_NAMES[index]: round(float(metrics.box.ap50[i]), 4) for i, index in enumerate(metrics.box.ap_class_index)
-    }
-    return round(float(metrics.box.map50), 4), round(float(metrics.box.map), 4), per_class
-
-
 def release(checkpoint: Path, weights: Path, image_size: int) -> None:
-    """Write a checkpoint's weights alone: half precision, no optimizer, no paths, dates or host of its making."""
+    """Write a checkpoint's weights alone: half precision, no optimizer, no paths, dates or host of its making.
+
+    Args:
+        checkpoint: As Ultralytics saves it.
+        weights: The file to write; its folder is made if need be.
+        image_size: The input size that predictions use by default.
+    """
     import torch
 
+    # The file was written by the training above, on this machine.
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    model = state["ema"] or state["model"]
-    model = model.half()
+    model = (state["ema"] or state["model"]).half()
     model.args = {"imgsz": image_size, "task": "detect"}
     for parameter in model.parameters():
         parameter.requires_grad = False
@@ -151,12 +160,45 @@ def release(checkpoint: Path, weights: Path, image_size: int) -> None:
     )
 
 
+def measure(weights: Path, data: Path, out: Path, image_size: int) -> Figures:
+    """Test weights on the data set's test split; ``out`` holds the training's output."""
+    from ultralytics import YOLO
+
+    def test(size: int) -> "DetMetrics":
+        return YOLO(weights).val(
+            data=str(data), split="test", imgsz=size, device="cpu", workers=0, plots=False, project=str(out),
+            name="test", exist_ok=True,
+        )  # fmt: skip
+
+    box, box_at_640 = test(image_size).box, test(640).box
+    images = data.parent / "images"
+    return Figures(
+        scenes=len(list((images / "train").iterdir())),
+        epochs=(_epochs_done(out / "small"), _epochs_done(out / "full")),
+        image_size=image_size,
+        test_scenes=len(list((images / "test").iterdir())),
+        map50=round(float(box.map50), 4),
+        map50_95=round(float(box.map), 4),
+        map50_per_class={
+            CLASS_NAMES[index]: round(float(value), 4)
+            for index, value in zip(box.ap_class_index, box.ap50, strict=True)
+        },
+        map50_at_640=round(float(box_at_640.map50), 4),
+    )
+
+
+def _epochs_done(run: Path) -> int:
+    return len((run / "results.csv").read_text().splitlines()) - 1
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Render, train, measure, and write the weights and their figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the data set and all training output")
-    parser.add_argument("--scenes", type=int, default=1200, help="training scenes (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=40, help="passes over them (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=900, help="training scenes (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=24, help="passes over small pictures of them (default: %(default)s)"
+    )
     parser.add_argument("--imgsz", type=int, default=320, help="longer side in pixels (default: %(default)s)")
     parser.add_argument("--hours", type=float, help="fit the epochs into this time")
     parser.add_argument(
@@ -167,17 +209,10 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out.absolute()
     os.environ.setdefault("YOLO_CONFIG_DIR", str(out))
 
-    started = time.monotonic()
     data = write_dataset(out / "scenes", options.scenes)
-    _log.info("rendered %d scenes in %.0f s", options.scenes, time.monotonic() - started)
     best = train(data, out, epochs=options.epochs, image_size=options.imgsz, hours=options.hours)
     release(best, options.weights, options.imgsz)
-    minutes = round((time.monotonic() - started) / 60, 1)
-    map50, map50_95, per_class = evaluate(options.weights, data, out, options.imgsz)
-    map50_at_640, _, _ = evaluate(options.weights, data, out, 640)
-    epochs = sum(len((out / name / "results.csv").read_text().splitlines()) - 1 for name in ("small", "full"))
-    tested = len(list((out / "scenes" / "images" / "test").iterdir()))
-    figures = Figures(options.scenes, epochs, options.imgsz, tested, map50, map50_95, per_class, map50_at_640, minutes)
+    figures = measure(options.weights, data, out, options.imgsz)
     options.weights.with_suffix(".json").write_text(json.dumps(asdict(figures), indent=2) + "\n")
     _log.info("%s: %s", options.weights, figures)
 

@@ -39,8 +39,10 @@ def test_every_name_of_the_demo_is_served_byte_for_byte(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_404(tmp_path):
+    (tmp_path / "folder").mkdir()
     with DemoCdn(tmp_path) as cdn:
         assert status_of(cdn.url_for("missing.jpg")) == 404
+        assert status_of(cdn.url_for("folder")) == 404
 
 
 def test_a_file_added_later_is_served(tmp_path):

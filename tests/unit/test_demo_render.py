@@ -35,7 +35,7 @@ def test_a_scene_that_is_too_small_is_refused():
 
 
 def test_boxes_lie_inside_the_picture_and_have_an_area(scenes):
-    for scene in scenes:
+    for scene in [*scenes, *(render_scene(seed, 64, 64) for seed in range(40))]:
         height, width = scene.image.shape[:2]
         for box in scene.boxes:
             assert 0 <= box.x1 < box.x2 <= width
