@@ -58,7 +58,7 @@ def normalise(url: str) -> str:
         port = "" if parts.port is None else f":{parts.port}"
     except ValueError:  # its message may hold a password
         raise ValueError("not a valid URL") from None
-    if not parts.hostname:
+    if not parts.hostname or "\\" in parts.netloc:  # browsers end the host at a backslash, others do not
         raise ValueError("no host in the URL")
     userinfo, at, _ = parts.netloc.rpartition("@")
     host = _normalise_host(parts.hostname)
