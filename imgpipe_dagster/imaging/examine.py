@@ -47,6 +47,7 @@ _BYTES_BEFORE_EOI = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes befor
 _LOG_PREFIX = re.compile(r"^\[ *\w+:\d+@[\d.]+\] global \S+ \w+ ", re.MULTILINE)  # of OpenCV's: level, time, line
 # What the hungriest decoders (of WebP and of 16-bit TIFF) took at most, measured.
 _BYTES_PER_PIXEL = 24
+_LONGEST_DETAIL = 300
 _UNSUPPORTED_VARIANT = re.compile(r"can not handle images with \S+ samples")
 _NO_MEMORY = re.compile(r"OutOfMemoryError|Insufficient memory|bad_alloc|libpng error: .*memory")
 
@@ -93,7 +94,7 @@ def examine(data: bytes, limits: ValidationLimits) -> Verdict:
                 raise objection
             return replace(verdict, notes=verdict.notes + opencv.messages)
     except DecodeError as error:
-        return replace(verdict, reason=error.reason, detail=error.detail)
+        return replace(verdict, reason=error.reason, detail=" ".join(error.detail.split())[:_LONGEST_DETAIL])
     except MemoryError:
         return replace(verdict, reason=Reason.DECODE_MEMORY, detail=f"more than {limits.memory_mb} MB")
 

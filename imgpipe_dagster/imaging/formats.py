@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from imgpipe_dagster.reasons import Reason
 
@@ -120,13 +126,25 @@ def recognise(data: bytes) -> ImageFormat:
     raise DecodeError(Reason.UNSUPPORTED_FORMAT, f"starts with bytes {data[:8].hex(' ')}")
 
 
-def open_pillow(data: bytes, image_format: ImageFormat) -> Image.Image:
-    """Open with Pillow's plugin for one format; no other plugin sees the bytes. Raises one of ``PILLOW_ERRORS``."""
-    return Image.open(io.BytesIO(data), formats=[image_format.name])
+def open_pillow(data: bytes, image_format: ImageFormat) -> ImageFile.ImageFile:
+    """Open with Pillow's plugin for one format. Raises one of ``PILLOW_ERRORS`` or DecompressionBombError.
+
+    Not through ``Image.open``: no other plugin shall see the bytes, and Ultralytics replaces that function by one that
+    answers a damaged file with an attempt to install a package.
+    """
+    plugins: dict[ImageFormat, type[ImageFile.ImageFile]] = {
+        ImageFormat.JPEG: JpegImageFile,
+        ImageFormat.PNG: PngImageFile,
+        ImageFormat.GIF: GifImageFile,
+        ImageFormat.WEBP: WebPImageFile,
+        ImageFormat.BMP: BmpImageFile,
+        ImageFormat.TIFF: TiffImageFile,
+    }
+    return plugins[image_format](io.BytesIO(data))
 
 
 def read_header(data: bytes) -> Header:
-    """Size, frames and layout of a file, without decoding pixels (tens of microseconds).
+    """Size, frames and layout of a file, without decoding pixels (some tens of microseconds).
 
     Raises:
         DecodeError: As ``recognise``; ``too_many_pixels`` above Pillow's own guard; ``truncated``, ``corrupt`` or
@@ -157,7 +175,7 @@ def read_header(data: bytes) -> Header:
 
 def pillow_refusal(data: bytes, image_format: ImageFormat, error: Exception) -> DecodeError:
     """Pillow's refusal of a file as a reason and a detail."""
-    detail = "Pillow finds no valid header" if isinstance(error, UnidentifiedImageError) else f"Pillow: {error}"
+    detail = f"Pillow: {error or type(error).__name__}"
     if ends_early(data, image_format) or "truncated" in detail.lower():
         return DecodeError(Reason.TRUNCATED, detail)
     if "unsupported" in detail.lower():
@@ -175,8 +193,8 @@ def read_orientation(data: bytes, image_format: ImageFormat) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":
-        value = image.tag_v2.get(_EXIF_ORIENTATION)  # pyright: ignore[reportAttributeAccessIssue] - only TIFF has it
+    if isinstance(image, TiffImageFile):
+        value = image.tag_v2.get(_EXIF_ORIENTATION)
     else:
         # Not image.getexif(): that also believes XMP, which neither OpenCV nor browsers do.
         exif = Image.Exif()
@@ -189,8 +207,8 @@ def _orientation(image: Image.Image) -> int:
 def _bit_depth(image: Image.Image, image_format: ImageFormat, data: bytes) -> int:
     if image_format is ImageFormat.PNG:
         return data[24]
-    if image_format is ImageFormat.TIFF:
-        return image.tag_v2.get(258, (1,))[0]  # pyright: ignore[reportAttributeAccessIssue] - only TIFF has it
+    if isinstance(image, TiffImageFile):
+        return image.tag_v2.get(258, (1,))[0]
     return 1 if image.mode == "1" else 8
 
 

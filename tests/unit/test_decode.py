@@ -215,6 +215,7 @@ def test_floating_point_samples_are_unsupported():
         (b"PK\x03\x04\x14\0\0\0", Reason.UNSUPPORTED_FORMAT),
         (b"\xff\xd8\xff\xe0", Reason.TRUNCATED),
         (b"\x89PNG\r\n\x1a\n" + bytes(64), Reason.TRUNCATED),
+        (b"MM\0+\0\x08\0\0\x80" + bytes(7), Reason.TRUNCATED),  # its directory is 2**63 bytes away
     ],
 )
 def test_what_is_no_picture_is_refused_with_a_reason(data: bytes, reason: Reason):

@@ -199,7 +199,7 @@ def test_the_end_of_an_embedded_thumbnail_does_not_count_as_the_end(files: dict[
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     with_thumbnail = whole[:2] + segment + whole[2:]
     assert judge(with_thumbnail).ok
-    assert judge(with_thumbnail[:-2]).reason is Reason.TRUNCATED
+    assert ends_early(with_thumbnail[:-2], ImageFormat.JPEG)
 
 
 def test_a_bad_colour_profile_in_a_png_is_noted_and_harmless(files: dict[str, bytes]):
@@ -236,8 +236,9 @@ def test_notes_say_what_decoding_drops(encode: Encode, photo: np.ndarray):
     image = Image.fromarray(photo)
     assert judge(encode(image, "JPEG", mode="CMYK")).notes == ("CMYK is converted without its colour profile",)
     assert judge(encode(image, "PNG", mode="RGBA")).notes == ("alpha is dropped",)
-    deep = cv2.imencode(".png", photo.astype(np.uint16) * 257)[1].tobytes()
-    assert judge(deep).notes == ("16 bits per channel: the high byte is kept",)
+    for suffix in (".png", ".tif"):
+        deep = cv2.imencode(suffix, photo[..., 0].astype(np.uint16) * 257)[1].tobytes()
+        assert judge(deep).notes == ("16 bits per channel: the high byte is kept",)
     animated = encode(image, "WEBP", save_all=True, append_images=[image.rotate(180)])
     assert judge(animated).notes == ("the first of 2 frames",)
 
@@ -246,6 +247,23 @@ def test_notes_say_what_decoding_drops(encode: Encode, photo: np.ndarray):
 def test_frames_are_counted(encode: Encode, photo: np.ndarray, name: str):
     frames = [Image.fromarray(photo).rotate(angle) for angle in (0, 90, 180)]
     assert judge(encode(frames[0], name, save_all=True, append_images=frames[1:])).frames == 3
+
+
+def test_pillow_as_ultralytics_patches_it_is_not_used(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch):
+    def installs_a_package(*_: object, **__: object) -> None:
+        raise AssertionError("Image.open was called")
+
+    monkeypatch.setattr(Image, "open", installs_a_package)
+    for data in files.values():
+        assert judge(data).ok
+        assert not judge(data[:100]).ok
+
+
+def test_details_are_short_and_of_one_line():
+    for data in (b"GIF89a" + bytes(20), b"II*\0\x08\0\0\0" + bytes(50), b"<html>\n" * 100, b"\0" * 999):
+        detail = judge(data).detail
+        assert 0 < len(detail) <= 300
+        assert "\n" not in detail
 
 
 def test_what_decoders_print_does_not_reach_the_standard_error(files: dict[str, bytes], capfd):
