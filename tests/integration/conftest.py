@@ -1,6 +1,5 @@
 """Real servers for the tests: a MariaDB on a temporary data directory, and moto's S3 server. Both on 127.0.0.1 only."""
 
-import ctypes
 import os
 import shutil
 import signal
@@ -11,7 +10,6 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -29,11 +27,6 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def die_with_parent() -> None:
-    """In the child: a test session that is killed takes its servers along (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
 class ServerProcess:
     """A server in its own process group, with its output in a file."""
 
@@ -41,26 +34,27 @@ class ServerProcess:
         self.command = command
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
-        # To Linux the parent is the thread that started the child, so that must be one that stays.
-        self._starter = ThreadPoolExecutor(1)
+        self.guard: subprocess.Popen[bytes] | None = None
 
     def answers(self) -> bool:
         raise NotImplementedError
 
     def start(self) -> None:
-        self.process = self._starter.submit(self._spawn).result()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
+        # Its input ends when this process does, however that comes about: a killed session takes its servers along.
+        self.guard = subprocess.Popen(
+            ["sh", "-c", f"read line; kill -s KILL -- -{self.process.pid}"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + START_LIMIT_S
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.command[0]} did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.05)
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                self.command, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
-            )
 
     def kill(self) -> None:
         """As if the machine had lost power."""
@@ -71,7 +65,7 @@ class ServerProcess:
         self._end(signal.SIGTERM)
 
     def _end(self, number: signal.Signals) -> None:
-        if self.process is None:
+        if self.process is None or self.guard is None:
             return
         for sent in (number, signal.SIGKILL):
             if self.process.poll() is None:
@@ -80,7 +74,9 @@ class ServerProcess:
                     self.process.wait(timeout=20)
                 except subprocess.TimeoutExpired:
                     continue
-        self.process = None
+        with self.guard:  # only now: a guard that went first would leave the server alone
+            self.guard.kill()
+        self.process = self.guard = None
 
 
 class MariaDB(ServerProcess):
