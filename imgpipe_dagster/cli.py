@@ -92,6 +92,7 @@ def db_sql(
 
 UrlColumn = Annotated[str, typer.Option(help="Name of the column with the image's URL.")]
 SkuColumn = Annotated[str, typer.Option(help="Name of the column with the SKU.")]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of the file, if it is not UTF-8.")]
 GroupColumn = Annotated[str, typer.Option(help="Name of the column with the product group.")]
 
 
@@ -101,7 +102,7 @@ def import_csv_command(
     url_column: UrlColumn = "image_url",
     sku_column: SkuColumn = "sku_id",
     product_group_column: GroupColumn = "product_group_id",
-    encoding: Annotated[str | None, typer.Option(help="Encoding of the file, if it is not UTF-8.")] = None,
+    encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
     """Import image URLs from a CSV file. A second import of the same file adds nothing.
@@ -131,6 +132,7 @@ def import_json_command(
     url_column: UrlColumn = "image_url",
     sku_column: SkuColumn = "sku_id",
     product_group_column: GroupColumn = "product_group_id",
+    encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
     """Import image URLs from a JSON file. A second import of the same file adds nothing.
@@ -147,6 +149,7 @@ def import_json_command(
                 url_column=url_column,
                 sku_column=sku_column,
                 product_group_column=product_group_column,
+                encoding=encoding,
                 on_progress=on_progress,
             )
         )
@@ -296,12 +299,15 @@ def models_download(
 
     Example: `imgpipe models download yolo11n.pt`
     """
-    from imgpipe_dagster.models.weights import WeightsError, download_weights
+    from imgpipe_dagster.models.weights import WeightsError, find_weights, sha256_of
 
     try:
-        path, digest = download_weights(name, _settings().home / "models", sha256=sha256)
+        path = find_weights(name, _settings().home / "models")
     except WeightsError as error:
         _fail(str(error))
+    digest = sha256_of(path)
+    if sha256 not in (None, digest):
+        _fail(f"{path} has the SHA-256 {digest}, not {sha256}: it is not used.")
     out.print(f"IMGPIPE_DETECTOR_WEIGHTS={path}\nIMGPIPE_DETECTOR_SHA256={digest}", soft_wrap=True)
 
 
@@ -358,16 +364,12 @@ def _counts(title: str, counts: dict[str, int]) -> Table:
 
 
 @contextmanager
-def _import_progress(file: Path) -> Iterator[Callable[[int, int], None]]:
-    """A bar over the bytes of a file; the callback takes bytes read and rows read."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _import_progress(file: Path) -> Iterator["Callable[[ImportReport], None]"]:
+    """A line that counts rows while a file is imported."""
     if not file.is_file():
         raise typer.BadParameter(f"There is no file {file}.")
-    columns = (TextColumn("{task.fields[rows]} rows"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task("", total=file.stat().st_size, rows=0)
-        yield lambda done, rows: progress.update(task, completed=done, rows=rows)
+    with err.status(f"{file.name}: 0 rows") as line:
+        yield lambda report: line.update(f"{file.name}: {report.read} rows, {report.inserted} new")
 
 
 def _imported(work: "Callable[[], ImportReport]") -> "ImportReport":
@@ -375,7 +377,7 @@ def _imported(work: "Callable[[], ImportReport]") -> "ImportReport":
 
     try:
         return work()
-    except ImportFileError as error:
+    except (ImportFileError, OSError) as error:
         _fail(str(error))
 
 
@@ -383,11 +385,11 @@ def _print_import(report: "ImportReport", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(report)))
         return
-    out.print(f"{report.read} rows read: {report.inserted} new, {report.known} known, {report.bad_count} bad.")
+    out.print(f"{report.read} rows read: {report.inserted} new, {report.known} known, {report.rejected} bad.")
     for bad in report.bad:
         out.print(f"  line {bad.line}: {bad.reason}", markup=False, soft_wrap=True)
-    if report.bad_count > len(report.bad):
-        out.print(f"  … and {report.bad_count - len(report.bad)} more.")
+    if report.rejected > len(report.bad):
+        out.print(f"  … and {report.rejected - len(report.bad)} more.")
 
 
 def _run_summary(engine: "Engine", outcomes: "list[BatchOutcome]") -> dict[str, Any]:

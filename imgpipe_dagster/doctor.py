@@ -87,12 +87,16 @@ def _store(settings: Settings) -> Finding:
 
 
 def _weights(settings: Settings) -> Finding:
-    from imgpipe_dagster.models.weights import WeightsError, resolve_weights
+    from imgpipe_dagster.models.weights import WeightsError, find_weights, sha256_of
 
+    advice = "Set IMGPIPE_DETECTOR_WEIGHTS, or: imgpipe models download NAME"
     try:
-        found = resolve_weights(settings.detector_weights, settings.home / "models", sha256=settings.detector_sha256)
-    except WeightsError as error:
-        return Finding("Detector", False, str(error), "Set IMGPIPE_DETECTOR_WEIGHTS, or: imgpipe models download NAME")
+        found = find_weights(settings.detector_weights, settings.home / "models")
+        digest = sha256_of(found)
+    except (WeightsError, OSError) as error:
+        return Finding("Detector", False, str(error), advice)
+    if settings.detector_sha256 not in (None, digest):
+        return Finding("Detector", False, f"{found} has the SHA-256 {digest}", "Correct IMGPIPE_DETECTOR_SHA256.")
     return Finding("Detector", True, str(found))
 
 

@@ -19,103 +19,112 @@ class Settings(BaseSettings):
         env_prefix="IMGPIPE_", env_file=".env", env_file_encoding="utf-8", extra="ignore", populate_by_name=True
     )
 
-    home: Path = Field(Path(".imgpipe"), description="Folder for all that the pipeline leaves behind.")
+    home: Path = Field(default=Path(".imgpipe"), description="Folder for all that the pipeline leaves behind.")
 
     # Catalogue
     database_url: SecretStr | None = Field(
-        None,
+        default=None,
         description="SQLAlchemy URL of the catalogue, such as mysql+pymysql://user:password@host/imgpipe. "
         "Default: SQLite under the home folder.",
     )
     mysql_host: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("IMGPIPE_MYSQL_HOST", "MYSQL_HOST"),
         description="With MYSQL_PORT, MYSQL_USER, MYSQL_PASSWORD, MYSQL_DATABASE: another way to name the catalogue.",
     )
-    mysql_port: int = Field(3306, validation_alias=AliasChoices("IMGPIPE_MYSQL_PORT", "MYSQL_PORT"))
-    mysql_user: str = Field("root", validation_alias=AliasChoices("IMGPIPE_MYSQL_USER", "MYSQL_USER"))
+    mysql_port: int = Field(default=3306, validation_alias=AliasChoices("IMGPIPE_MYSQL_PORT", "MYSQL_PORT"))
+    mysql_user: str = Field(default="root", validation_alias=AliasChoices("IMGPIPE_MYSQL_USER", "MYSQL_USER"))
     mysql_password: SecretStr = Field(
-        SecretStr(""), validation_alias=AliasChoices("IMGPIPE_MYSQL_PASSWORD", "MYSQL_PASSWORD")
+        default=SecretStr(""), validation_alias=AliasChoices("IMGPIPE_MYSQL_PASSWORD", "MYSQL_PASSWORD")
     )
     mysql_database: str = Field(
-        "image_enhancer", validation_alias=AliasChoices("IMGPIPE_MYSQL_DATABASE", "MYSQL_DATABASE")
+        default="image_enhancer", validation_alias=AliasChoices("IMGPIPE_MYSQL_DATABASE", "MYSQL_DATABASE")
     )
 
     # Store
     store_url: str | None = Field(
-        None, description="file:///folder or s3://bucket/prefix. Default: a folder under the home folder."
+        default=None, description="file:///folder or s3://bucket/prefix. Default: a folder under the home folder."
     )
     s3_endpoint_url: str | None = Field(
-        None, description="Endpoint of an S3-compatible store; credentials come from AWS_ACCESS_KEY_ID and the like."
+        default=None,
+        description="Endpoint of an S3-compatible store; credentials come from AWS_ACCESS_KEY_ID and the like.",
     )
-    s3_region: str | None = Field(None, description="Region of the bucket, where the endpoint wants one.")
+    s3_region: str | None = Field(default=None, description="Region of the bucket, where the endpoint wants one.")
 
     # Batches
-    batch_size: int = Field(500, ge=1, le=5000, description="Images claimed together: one batch, partition and run.")
-    batch_max_size: int = Field(5000, ge=1, description="How far a batch grows when the backlog is long.")
+    batch_size: int = Field(
+        default=500, ge=1, le=5000, description="Images claimed together: one batch, partition and run."
+    )
+    batch_max_size: int = Field(default=5000, ge=1, description="How far a batch grows when the backlog is long.")
     batch_max_wait_s: float = Field(
-        120, ge=0, description="A batch that is not full is closed when its oldest row waited so long."
+        default=120, ge=0, description="A batch that is not full is closed when its oldest row waited so long."
     )
-    max_attempts: int = Field(3, ge=1, description="Runs of a batch before it counts as failed.")
+    max_attempts: int = Field(default=3, ge=1, description="Runs of a batch before it counts as failed.")
     max_concurrent_batches: int = Field(
-        2, ge=1, description="The sensor claims no more while so many batches are open."
+        default=2, ge=1, description="The sensor claims no more while so many batches are open."
     )
-    heartbeat_limit_s: float = Field(600, gt=0, description="A run silent for longer counts as lost.")
+    heartbeat_limit_s: float = Field(default=600, gt=0, description="A run silent for longer counts as lost.")
 
     # Fetch
-    cdn_base_url: str | None = Field(None, description="Prefix for rows whose image_url is only a file name.")
-    fetch_connections: int = Field(64, ge=1, le=1024, description="Connections at once.")
-    fetch_timeout_s: float = Field(30, gt=0, description="Time for one whole download attempt.")
-    fetch_connect_timeout_s: float = Field(10, gt=0, description="Time to connect.")
-    fetch_attempts: int = Field(4, ge=1, description="Tries of one URL on 429, 5xx, timeouts and lost connections.")
-    fetch_max_bytes: int = Field(32 * 2**20, ge=1, description="Largest file that is taken.")
-    fetch_max_redirects: int = Field(5, ge=0, description="Redirects followed; each hop is checked again.")
+    cdn_base_url: str | None = Field(default=None, description="Prefix for rows whose image_url is only a file name.")
+    fetch_connections: int = Field(default=64, ge=1, le=1024, description="Connections at once.")
+    fetch_timeout_s: float = Field(default=30, gt=0, description="Time for one whole download attempt.")
+    fetch_connect_timeout_s: float = Field(default=10, gt=0, description="Time to connect.")
+    fetch_attempts: int = Field(
+        default=4, ge=1, description="Tries of one URL on 429, 5xx, timeouts and lost connections."
+    )
+    fetch_max_bytes: int = Field(default=32 * 2**20, ge=1, description="Largest file that is taken.")
+    fetch_max_redirects: int = Field(default=5, ge=0, description="Redirects followed; each hop is checked again.")
     fetch_allow_networks: list[str] = Field(
         default_factory=list,
         description='Private networks that may be fetched from, as a JSON list such as ["10.1.0.0/16"].',
     )
 
     # Validation
-    max_pixels: int = Field(50_000_000, ge=1, description="Largest picture that is decoded.")
-    decode_timeout_s: float = Field(20, gt=0, description="Time for decoding one picture.")
-    decode_memory_mb: int = Field(2048, ge=256, description="Memory of one decoding child process.")
+    max_pixels: int = Field(default=50_000_000, ge=1, description="Largest picture that is decoded.")
+    decode_timeout_s: float = Field(default=20, gt=0, description="Time for decoding one picture.")
+    decode_memory_mb: int = Field(default=2048, ge=256, description="Memory of one decoding child process.")
 
     # Detection
     detector_weights: str = Field(
-        str(DEMO_WEIGHTS),
+        default=str(DEMO_WEIGHTS),
         description="Ultralytics weights: .pt, .onnx, an OpenVINO folder, or a name such as yolo11n.pt.",
     )
-    detector_sha256: str | None = Field(None, description="Refuse weights with another SHA-256.")
+    detector_sha256: str | None = Field(default=None, description="Refuse weights with another SHA-256.")
     detector_precision: Literal["fp32", "bf16", "int8"] = Field(
-        "fp32", description="fp32 is exact; bf16 and int8 are faster and slightly different."
+        default="fp32", description="fp32 is exact; bf16 and int8 are faster and slightly different."
     )
-    detector_calibration_dir: Path | None = Field(None, description="Folder of pictures that int8 is calibrated with.")
-    detector_confidence: float = Field(0.25, ge=0, le=1, description="Boxes below are dropped.")
-    detector_iou: float = Field(0.7, ge=0, le=1, description="Of two boxes that overlap more, the weaker goes.")
+    detector_calibration_dir: Path | None = Field(
+        default=None, description="Folder of pictures that int8 is calibrated with."
+    )
+    detector_confidence: float = Field(default=0.25, ge=0, le=1, description="Boxes below are dropped.")
+    detector_iou: float = Field(default=0.7, ge=0, le=1, description="Of two boxes that overlap more, the weaker goes.")
     detector_image_size: int | None = Field(
-        None, ge=32, description="Input size in pixels; default: that of the weights."
+        default=None, ge=32, description="Input size in pixels; default: that of the weights."
     )
-    detector_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto uses CUDA where there is one.")
+    detector_device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto uses CUDA where there is one."
+    )
 
     # Freshness
-    freshness_warn_minutes: float = Field(30, gt=0, description="Predictions older than this warn in the UI.")
-    freshness_minutes: float = Field(60, gt=0, description="Predictions older than this are stale.")
+    freshness_warn_minutes: float = Field(default=30, gt=0, description="Predictions older than this warn in the UI.")
+    freshness_minutes: float = Field(default=60, gt=0, description="Predictions older than this are stale.")
 
     auto_approve_threshold: float = Field(
-        75,
+        default=75,
         ge=0,
         le=100,
         validation_alias=AliasChoices("IMGPIPE_AUTO_APPROVE_THRESHOLD", "AUTO_APPROVE_THRESHOLD"),
         description="Enhanced images that score above are approved without a person.",
     )
     target_min_dimension: int = Field(
-        1500,
+        default=1500,
         ge=1,
         validation_alias=AliasChoices("IMGPIPE_TARGET_MIN_DIMENSION", "TARGET_MIN_DIMENSION"),
         description="Enhanced images are upscaled to at least this many pixels.",
     )
-    retention_days: int = Field(90, ge=1, description="Age at which finished batches may be pruned.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What the CLI logs.")
+    retention_days: int = Field(default=90, ge=1, description="Age at which finished batches may be pruned.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What the CLI logs.")
 
     @field_validator("home")
     @classmethod

@@ -162,7 +162,9 @@ def judge_images(raw: pd.DataFrame, validator: Validator, store: ImageStore) -> 
     ):
         yield {"image_id": image_id, "reason": reason, "detail": detail}
     kept = raw.loc[downloaded].set_index("image_id")
-    verdicts = validator.validate_all(read_all(store, kept["object_key"].items()))
+    verdicts = validator.validate_all(
+        read_all(store, zip(kept.index.astype(int), kept["object_key"].astype(str), strict=True))
+    )
     for image_id, verdict in verdicts:
         yield _judged(image_id, str(kept.at[image_id, "object_key"]), str(kept.at[image_id, "sha256"]), verdict)
 

@@ -7,7 +7,18 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from imgpipe_dagster.catalogue.tables import Detection, ImageBatch, ImagePrediction, ImageStatus, ProductImage
+from imgpipe_dagster.catalogue.tables import (
+    DetectedImage,
+    Detection,
+    ImageBatch,
+    ImagePrediction,
+    ImageStatus,
+    MetadataReport,
+    ProductImage,
+    PublishedPrediction,
+    RawImage,
+    ValidatedImage,
+)
 from imgpipe_dagster.catalogue.types import seconds_ago
 
 
@@ -87,3 +98,23 @@ def summarize_batches(engine: Engine, batch_keys: Sequence[str]) -> dict[str, An
         "rejected_by_reason": dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
         "objects_by_class": dict(sorted(by_class.items())),
     }
+
+
+def count_stages(engine: Engine, batch_keys: Sequence[str]) -> dict[str, int]:
+    """How many images of some batches came through each stage, in the order of the stages."""
+    good = {
+        "downloaded": (RawImage, RawImage.reason.is_(None)),
+        "valid": (ValidatedImage, ValidatedImage.reason.is_(None)),
+        "looked at by the detector": (DetectedImage, sa.true()),
+        "with an answer": (ImagePrediction, sa.true()),
+        "with a report": (MetadataReport, sa.true()),
+        "published": (PublishedPrediction, sa.true()),
+    }
+    with engine.connect() as connection:
+        return {
+            stage: connection.scalar(
+                sa.select(sa.func.count()).select_from(table).where(table.batch_key.in_(batch_keys), condition)
+            )
+            or 0
+            for stage, (table, condition) in good.items()
+        }

@@ -33,8 +33,11 @@ def publish_batch(engine: Engine, name: str, batch_key: str, answers: pd.DataFra
 
 
 def _publish(connection: Connection, batch_key: str, answers: pd.DataFrame) -> None:
-    for (status, reason), group in answers.groupby(["status", "reason"], dropna=False, sort=True):
-        for chunk in _chunks(sorted(int(image_id) for image_id in group["image_id"])):
+    by_answer: dict[tuple[str, str | None], list[int]] = {}
+    for image_id, status, reason in answers[["image_id", "status", "reason"]].to_numpy(dtype=object):
+        by_answer.setdefault((status, None if pd.isna(reason) else reason), []).append(int(image_id))
+    for (status, reason), ids in by_answer.items():
+        for chunk in _chunks(sorted(ids)):
             connection.execute(
                 sa.update(ProductImage)
                 .where(
@@ -42,7 +45,7 @@ def _publish(connection: Connection, batch_key: str, answers: pd.DataFrame) -> N
                     ProductImage.batch_key == batch_key,
                     ProductImage.status != ImageStatus.PENDING,
                 )
-                .values(status=status, reason=None if pd.isna(reason) else reason, updated_at=utc_now())
+                .values(status=status, reason=reason, updated_at=utc_now())
             )
     connection.execute(
         sa.update(ImageBatch)

@@ -17,13 +17,13 @@ class DetectorResource(dg.ConfigurableResource):
 
     weights: str = Field(description="Ultralytics weights: .pt, .onnx, an OpenVINO folder, or a name.")
     cache_dir: str = Field(description="Folder for exported and compiled models.")
-    sha256: str | None = Field(None, description="Refuse weights with another SHA-256.")
-    precision: str = Field("fp32", description="fp32 (exact), bf16 or int8.")
-    confidence: float = Field(0.25, description="Boxes below are dropped.")
-    iou: float = Field(0.7, description="Of two boxes that overlap more, the weaker goes.")
-    image_size: int | None = Field(None, description="Input size in pixels; default: that of the weights.")
-    device: str = Field("auto", description="auto, cpu or cuda.")
-    calibration_dir: str | None = Field(None, description="Folder of pictures that int8 is calibrated with.")
+    sha256: str | None = Field(default=None, description="Refuse weights with another SHA-256.")
+    precision: str = Field(default="fp32", description="fp32 (exact), bf16 or int8.")
+    confidence: float = Field(default=0.25, description="Boxes below are dropped.")
+    iou: float = Field(default=0.7, description="Of two boxes that overlap more, the weaker goes.")
+    image_size: int | None = Field(default=None, description="Input size in pixels; default: that of the weights.")
+    device: str = Field(default="auto", description="auto, cpu or cuda.")
+    calibration_dir: str | None = Field(default=None, description="Folder of pictures that int8 is calibrated with.")
 
     @contextmanager
     def open(self) -> Iterator["Detector"]:

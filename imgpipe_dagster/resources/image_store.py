@@ -15,8 +15,8 @@ class ImageStoreResource(dg.ConfigurableResource):
     """Where bytes live."""
 
     url: str = Field(description="file:///folder or s3://bucket/prefix.")
-    s3_endpoint_url: str | None = Field(None, description="Endpoint of an S3-compatible store.")
-    s3_region: str | None = Field(None, description="Region of the bucket.")
+    s3_endpoint_url: str | None = Field(default=None, description="Endpoint of an S3-compatible store.")
+    s3_region: str | None = Field(default=None, description="Region of the bucket.")
 
     _store: ImageStore | None = PrivateAttr(default=None)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from imgpipe_dagster.store.base import ObjectNotFoundError
+from imgpipe_dagster.store.base import InvalidKeyError, ObjectNotFoundError
 from imgpipe_dagster.store.s3 import S3Store
 
 
@@ -22,7 +22,7 @@ def own_bucket_reader(store_url: str, s3_client: Any) -> Callable[[str], bytes]:
             raise PermissionError(f"Only the bucket {bucket} is read.")
         try:
             return store.get(unquote(parts.path.removeprefix("/")))
-        except ObjectNotFoundError as error:
+        except (InvalidKeyError, ObjectNotFoundError) as error:
             raise FileNotFoundError(str(error)) from error
 
     return read

@@ -1,0 +1,129 @@
+"""The demo: rendered files on a local CDN, the main job over all of them, a table and a contact sheet."""
+
+import os
+from pathlib import Path
+
+import sqlalchemy as sa
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from sqlalchemy.engine import Engine
+
+from imgpipe_dagster.catalogue.engine import connect
+from imgpipe_dagster.catalogue.images import count_stages, summarize_batches
+from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
+from imgpipe_dagster.catalogue.schema import upgrade
+from imgpipe_dagster.catalogue.tables import DetectedImage, Detection, ValidatedImage
+from imgpipe_dagster.cli_progress import stage_bars
+from imgpipe_dagster.demo.cdn import DemoCdn
+from imgpipe_dagster.demo.home import DemoBusyError, demo_environment, demo_home, locked, start_afresh
+from imgpipe_dagster.demo.images import DemoFile, write_demo_images
+from imgpipe_dagster.settings import Settings
+
+BATCH_SIZE = 40  # so that a demo has several partitions to look at
+SHEET_TILES = 20
+
+
+def run_demo(count: int, out: Console, err: Console) -> int:
+    """Run the demo with ``count`` images; 0 if every one of them got the answer that it must get, else 1."""
+    home = demo_home()
+    try:
+        with locked(home):
+            start_afresh(home)
+            os.environ.update(demo_environment(home, batch_size=BATCH_SIZE, batch_max_wait_s=0))
+            return _run(count, Settings(), out, err)
+    except DemoBusyError as error:
+        err.print(str(error), style="red")
+        return 1
+
+
+def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
+    from imgpipe_dagster.runner import run_pending  # Dagster takes a second to import
+
+    engine = connect(settings.catalogue_url)
+    upgrade(engine)
+    folder = settings.home / "images"
+    with Progress(console=err) as progress:
+        task = progress.add_task("rendering images", total=count)
+        files = write_demo_images(folder, count, lambda _file: progress.advance(task))
+    with DemoCdn(folder) as cdn:
+        add_rows(engine, [(cdn.url_for(file.name), file) for file in files])
+        with stage_bars(err) as on_batch:
+            outcomes = run_pending(settings, engine, on_batch)
+    keys = [outcome.key for outcome in outcomes]
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    _print_results(engine, keys, seconds, out)
+    sheet = write_contact_sheet(settings, engine, settings.home / "contact_sheet.jpg")
+    engine.dispose()
+    _print_where(settings, sheet, out)
+    return 0 if all(outcome.succeeded for outcome in outcomes) else 1
+
+
+def add_rows(engine: Engine, files: list[tuple[str, DemoFile]]) -> None:
+    """Bring URLs and what is known of their files into the catalogue."""
+    import_rows(
+        engine,
+        (
+            ImportRow(image_url=url, sku_id=file.sku, product_group_id=file.product_group, temple_id=file.temple_id)
+            for url, file in files
+        ),
+    )
+
+
+def write_contact_sheet(settings: Settings, engine: Engine, path: Path) -> Path:
+    """Draw the boxes of some images, those with the most objects among them, as one picture on disk."""
+    from imgpipe_dagster.imaging.decode import decode_bgr
+    from imgpipe_dagster.imaging.draw import contact_sheet, draw_boxes, thumbnail
+    from imgpipe_dagster.store.opening import open_store
+
+    store = open_store(settings.effective_store_url)
+    chosen = (
+        sa.select(ValidatedImage.image_id, ValidatedImage.object_key)
+        .join(
+            DetectedImage,
+            sa.and_(
+                DetectedImage.image_id == ValidatedImage.image_id, DetectedImage.batch_key == ValidatedImage.batch_key
+            ),
+        )
+        .where(ValidatedImage.object_key.is_not(None))
+        .order_by(DetectedImage.object_count.desc(), ValidatedImage.image_id)
+        .limit(SHEET_TILES)
+    )
+    tiles = []
+    with engine.connect() as connection:
+        for image_id, key in connection.execute(chosen).all():
+            boxes = connection.execute(sa.select(Detection).where(Detection.image_id == image_id)).mappings().all()
+            image = draw_boxes(
+                decode_bgr(store.get(str(key))),
+                [(box["x1"], box["y1"], box["x2"], box["y2"]) for box in boxes],
+                [box["class_id"] for box in boxes],
+                {box["class_id"]: box["class_name"] for box in boxes},
+            )
+            tiles.append((thumbnail(image, 480, 360), f"{image_id}: {len(boxes)} objects"))
+    path.write_bytes(contact_sheet(tiles, max_bytes=None))
+    return path
+
+
+def _print_results(engine: Engine, batch_keys: list[str], seconds: float, out: Console) -> None:
+    summary = summarize_batches(engine, batch_keys)
+    table = Table("images", str(summary["images"]), box=None, title="What came out", title_justify="left")
+    for stage, count in count_stages(engine, batch_keys).items():
+        table.add_row(stage, str(count))
+    table.add_section()
+    for reason, count in summary["rejected_by_reason"].items():
+        table.add_row(f"rejected: {reason}", str(count))
+    table.add_section()
+    for name, count in summary["objects_by_class"].items():
+        table.add_row(f"boxes: {name}", str(count))
+    table.add_section()
+    table.add_row("images/s", f"{summary['images'] / seconds:.1f}")
+    out.print(table)
+
+
+def _print_where(settings: Settings, sheet: Path, out: Console) -> None:
+    table = Table("Where to look", "", box=None)
+    table.add_row("annotated pictures", str(sheet))
+    table.add_row("reports", str(settings.home / "store" / "metadata"))
+    table.add_row("catalogue", str(settings.home / "catalogue.db"))
+    table.add_row("in Dagster", "make ui")
+    out.print(table, soft_wrap=True)

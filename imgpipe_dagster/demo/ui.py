@@ -1,0 +1,89 @@
+"""``python -m imgpipe_dagster.demo.ui``: Dagster's UI over the demo, with a CDN alive and new rows arriving."""
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from sqlalchemy.engine import Engine
+
+from imgpipe_dagster.catalogue.engine import connect
+from imgpipe_dagster.catalogue.schema import upgrade
+from imgpipe_dagster.demo.cdn import DemoCdn, iter_new_rows
+from imgpipe_dagster.demo.home import DemoBusyError, demo_environment, demo_home, locked
+from imgpipe_dagster.demo.images import DemoFile, write_demo_images
+from imgpipe_dagster.demo.show import add_rows
+from imgpipe_dagster.instance import PROJECT_DIR, prepare_dagster_home
+from imgpipe_dagster.settings import Settings
+
+out = Console(highlight=False)
+
+
+def main() -> int:
+    """Start everything; it ends with Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Dagster's UI over the demo, with new rows arriving.")
+    parser.add_argument("--port", type=int, default=3000, help="port of Dagster's UI (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=60, help="how many files the CDN has (default: %(default)s)")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds between new rows (default: %(default)s)")
+    options = parser.parse_args()
+    home = demo_home()
+    try:
+        with locked(home):
+            os.environ.update(demo_environment(home, batch_size=20, batch_max_wait_s=15))
+            return _serve(Settings(), options.port, options.images, options.interval)
+    except DemoBusyError as error:
+        out.print(str(error), style="red")
+        return 1
+
+
+def _serve(settings: Settings, port: int, count: int, interval_s: float) -> int:
+    prepare_dagster_home(settings)
+    engine = connect(settings.catalogue_url)
+    upgrade(engine)
+    folder = settings.home / "images"
+    with Progress(console=out) as progress:
+        task = progress.add_task("rendering images", total=count)
+        files = write_demo_images(folder, count, lambda _file: progress.advance(task))
+    stopped = threading.Event()
+    with DemoCdn(folder, _port_of_last_time(settings.home)) as cdn:
+        (settings.home / "cdn_port").write_text(str(cdn.port))
+        feeder = threading.Thread(target=_feed, args=(engine, cdn, files, interval_s, stopped), daemon=True)
+        feeder.start()
+        out.print(f"Dagster: http://127.0.0.1:{port}/ - a new row every {interval_s:g} s. Ctrl-C ends it.")
+        # A code server that dies is started again only with the legacy behaviour.
+        dagster = subprocess.Popen(  # noqa: S603 - the arguments are ours
+            [
+                *(str(Path(sys.executable).with_name("dagster")), "dev", "--use-legacy-code-server-behavior"),
+                *("-w", str(PROJECT_DIR / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)),
+            ],
+            cwd=PROJECT_DIR,
+        )
+        try:
+            return dagster.wait()
+        except KeyboardInterrupt:
+            return dagster.wait()  # Ctrl-C reached it too: let it end its own children
+        finally:
+            stopped.set()
+            feeder.join()
+            engine.dispose()
+
+
+def _feed(engine: Engine, cdn: DemoCdn, files: list[DemoFile], interval_s: float, stopped: threading.Event) -> None:
+    for url, file in iter_new_rows(cdn, files, interval_s, stopped.wait):
+        if stopped.is_set():
+            return
+        add_rows(engine, [(url, file)])
+
+
+def _port_of_last_time(home: Path) -> int:
+    """The port that rows of an earlier time point at, if there was one; else any."""
+    note = home / "cdn_port"
+    return int(note.read_text()) if note.is_file() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
