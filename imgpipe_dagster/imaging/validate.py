@@ -159,15 +159,11 @@ class Validator:
             for future in wait(running, timeout, FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
 
-        try:
-            for key, data in items:
-                running[self._threads.submit(self.validate, data)] = key
-                yield from ready(0 if len(running) < 2 * self._workers else None)
-            while running:
-                yield from ready(None)
-        finally:
-            for future in running:
-                future.cancel()
+        for key, data in items:
+            running[self._threads.submit(self.validate, data)] = key
+            yield from ready(0 if len(running) < 2 * self._workers else None)
+        while running:
+            yield from ready(None)
 
 
 class _Child:
