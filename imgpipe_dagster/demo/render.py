@@ -3,7 +3,7 @@
 A scene is a pure function of its seed and size. Detector training, the demo pictures and the tests all draw from it.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -24,109 +24,24 @@ from imgpipe_dagster.demo.sprites import (
     random_can,
     random_carton,
 )
+from imgpipe_dagster.demo.stage import BOTTLE, CAN, CLASS_NAMES, GAP, Box, Scene, Stage, photograph
 
-CLASS_NAMES = ("bottle", "can", "gap")
-BOTTLE, CAN, GAP = range(3)
-
-_MIN_VISIBLE = 0.35
-_MIN_IN_FRAME = 0.35
-
-
-@dataclass(frozen=True)
-class Box:
-    """One known object, in pixels of the picture, clipped to it.
-
-    Attributes:
-        class_id: Index into ``CLASS_NAMES``.
-        x1: Left.
-        y1: Top.
-        x2: Right.
-        y2: Bottom.
-        opened: Whether a bottle has lost its cap; None for other classes.
-    """
-
-    class_id: int
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    opened: bool | None = None
-
-    @property
-    def class_name(self) -> str:
-        """The name of the class."""
-        return CLASS_NAMES[self.class_id]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A picture (uint8, height x width x 3, BGR) and what is in it. Hidden parts of an object count into its box."""
-
-    image: NDArray[np.uint8]
-    boxes: tuple[Box, ...]
-
-
-@dataclass(frozen=True)
-class _Item:
-    """An object on the stage: its outline in stage pixels, and how many pixels it would show if nothing hid it."""
-
-    class_id: int
-    outline: FloatArray
-    area: int
-    opened: bool | None
-
-
-@dataclass
-class _Stage:
-    """The picture before the camera: canvas, which object owns each pixel (0: none), and the objects."""
-
-    canvas: FloatArray
-    owner: NDArray[np.int16]
-    items: list[_Item] = field(default_factory=list)
-
-    def paint(self, sprite: Sprite, left: int, top: int, product: Article | None = None, gain: float = 1.0) -> None:
-        """Blend a sprite in. A bottle or can becomes an object; anything else only hides what is behind it."""
-        height, width = self.owner.shape
-        rows = slice(max(top, 0), min(top + sprite.alpha.shape[0], height))
-        columns = slice(max(left, 0), min(left + sprite.alpha.shape[1], width))
-        if rows.start >= rows.stop or columns.start >= columns.stop:
-            return
-        part = np.s_[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-        alpha = sprite.alpha[part][..., None]
-        below = self.canvas[rows, columns]
-        below += (sprite.image[part] * gain - below) * alpha
-        number = 0
-        if isinstance(product, Bottle | Can):
-            opened = product.opened if isinstance(product, Bottle) else None
-            class_id = BOTTLE if isinstance(product, Bottle) else CAN
-            outline = _outline(sprite) + np.array([left, top], np.float32)
-            self.items.append(_Item(class_id, outline, int((sprite.coverage > 0.5).sum()), opened))
-            number = len(self.items)
-        self.owner[rows, columns][sprite.coverage[part] > 0.5] = number
-
-    def add_gap(self, left: float, top: float, right: float, bottom: float) -> None:
-        """Note an empty place; call before anything is painted over it."""
-        outline = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
-        height, width = self.owner.shape
-        x1, x2 = np.clip([int(left), int(right)], 0, width)
-        y1, y2 = np.clip([int(top), int(bottom)], 0, height)
-        self.items.append(_Item(GAP, outline, int((right - left) * (bottom - top)), None))
-        self.owner[y1:y2, x1:x2] = len(self.items)
+__all__ = ["BOTTLE", "CAN", "CLASS_NAMES", "GAP", "Box", "Scene", "render_clutter", "render_scene"]
 
 
 @dataclass(frozen=True)
 class _Placement:
-    """A product about to be painted, by the top left corner of its sprite."""
+    """An article about to be painted, by the top left corner of its sprite."""
 
     sprite: Sprite
-    product: Article
+    article: Article
     left: int
     top: int
 
 
 @dataclass(frozen=True)
 class _Block:
-    """What one block of a shelf holds: the same product with its faces turned, in piles of ``piles``."""
+    """What one block of a shelf holds: the same article with its faces turned, in piles of ``piles``."""
 
     faces: tuple[tuple[Article, Sprite], ...]
     piles: int
@@ -147,10 +62,10 @@ class _Block:
         """One pile that stands on ``base``, from the lowest up."""
         spots = []
         for _ in range(self.piles):
-            product, sprite = self.faces[int(rng.integers(len(self.faces)))]
+            article, sprite = self.faces[int(rng.integers(len(self.faces)))]
             tall = sprite.alpha.shape[0]
-            spots.append(_Placement(sprite, product, left, base - tall))
-            # A product stands on the lid below it, whose far rim shows behind it.
+            spots.append(_Placement(sprite, article, left, base - tall))
+            # An article stands on the lid below it, whose far rim shows behind it.
             base -= tall - int(view.elevation * sprite.alpha.shape[1])
         return spots
 
@@ -172,18 +87,73 @@ def render_scene(seed: int, width: int = 1280, height: int = 960) -> Scene:
     if min(width, height) < 64:
         raise ValueError(f"a scene is at least 64 pixels wide and high, not {width}x{height}")
     rng = np.random.default_rng([seed, 1])
-    stage = _Stage(np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.int16))
+    stage = Stage(np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.int16))
     if rng.random() < 0.75:
         _build_shelves(stage, rng)
     else:
         _build_table(stage, rng)
-    return _photograph(stage, rng)
+    return photograph(stage, rng)
+
+
+def render_clutter(seed: int, width: int = 1280, height: int = 960) -> Scene:
+    """Draw a picture of shapes, stripes and blobs in which there is nothing to find.
+
+    A detector that has only seen shelves sees bottles in every upright thing; these teach it otherwise.
+
+    Args:
+        seed: Decides everything.
+        width: Pixels, at least 64.
+        height: Pixels, at least 64.
+
+    Returns:
+        The picture, without boxes.
+    """
+    rng = np.random.default_rng([seed, 2])
+    clouds = np.zeros((height, width, 3), np.float32)
+    for grain, strength in ((4, 80), (16, 44), (64, 13)):
+        coarse = rng.uniform(0, strength, (grain * height // width + 1, grain, 3)).astype(np.float32)
+        clouds += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image = np.clip(clouds, 0, 255).astype(np.uint8)
+    for _ in range(int(rng.integers(10, 70))):
+        _scribble(image, rng)
+    stage = Stage(image.astype(np.float32), np.zeros((height, width), np.int16))
+    return photograph(stage, rng)
+
+
+def _scribble(image: NDArray[np.uint8], rng: Rng) -> None:
+    """Draw one random thing: a polygon, an ellipse, a line, a rounded bar or a grid."""
+    height, width = image.shape[:2]
+    size = height * float(rng.choice([0.05, 0.1, 0.2, 0.4])) * float(rng.uniform(0.6, 1.4))
+    middle = rng.uniform(0, 1, 2) * (width, height)
+    colour = hsv(rng.uniform(0, 360), rng.uniform(0, 0.9), rng.uniform(0.05, 1))
+    x, y = middle.astype(int).tolist()
+    match rng.choice(["polygon", "ellipse", "line", "bar", "grid"]):
+        case "polygon":
+            corners = middle + rng.uniform(-size, size, (int(rng.integers(3, 8)), 2))
+            cv2.fillPoly(image, [corners.astype(np.int32)], colour, cv2.LINE_AA)
+        case "ellipse":
+            axes = (rng.uniform(0.2, 1, 2) * size / 2 + 1).astype(int).tolist()
+            cv2.ellipse(image, (x, y), axes, rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
+        case "line":
+            end = (middle + rng.uniform(-2 * size, 2 * size, 2)).astype(int).tolist()
+            cv2.line(image, (x, y), end, colour, int(rng.uniform(1, size / 6 + 2)), cv2.LINE_AA)
+        case "bar":
+            # Upright and round like a bottle, but without a neck, a lid or a label.
+            half = max(int(size * rng.uniform(0.05, 0.3)), 2)
+            for step in range(half, 0, -max(half // 8, 1)):
+                tone = tuple(channel * (1.1 - 0.7 * step / half) for channel in colour)
+                cv2.line(image, (x, y - int(size)), (x, y + int(size)), tone, 2 * step)
+        case _:
+            pitch = max(int(size / rng.integers(3, 9)), 3)
+            for offset in range(0, int(size), pitch):
+                cv2.line(image, (x + offset, y), (x + offset, y + int(size)), colour, max(pitch // 4, 1))
+                cv2.line(image, (x, y + offset), (x + int(size), y + offset), colour, max(pitch // 4, 1))
 
 
 # Shelves
 
 
-def _build_shelves(stage: _Stage, rng: Rng) -> None:
+def _build_shelves(stage: Stage, rng: Rng) -> None:
     height, width = stage.owner.shape
     rows = int(rng.choice([1, 2, 3, 4], p=[0.25, 0.4, 0.28, 0.07]))
     pitch = height / rows * rng.uniform(0.92, 1.12)
@@ -212,7 +182,7 @@ def _build_shelves(stage: _Stage, rng: Rng) -> None:
 
 
 def _paint_compartment(
-    stage: _Stage, rng: Rng, top: float, front: float, wall: FloatArray, wood: FloatArray, panel: int, view: View
+    stage: Stage, rng: Rng, top: float, front: float, wall: FloatArray, wood: FloatArray, panel: int, view: View
 ) -> None:
     """The back wall with the upper shelf's shadow, and the board's surface that the products stand on."""
     height, width = stage.owner.shape
@@ -235,7 +205,7 @@ def _paint_compartment(
     stage.owner[y1:y3] = 0
 
 
-def _fill_row(stage: _Stage, rng: Rng, top: float, front: float, view: View, fullness: float) -> None:
+def _fill_row(stage: Stage, rng: Rng, top: float, front: float, view: View, fullness: float) -> None:
     """Stock one row from left to right: blocks of one article each, some places of which are empty."""
     width = stage.owner.shape[1]
     clear = front - top
@@ -259,25 +229,25 @@ def _fill_row(stage: _Stage, rng: Rng, top: float, front: float, view: View, ful
     for spot in placements:
         stage.paint(spot.sprite, spot.left + shift, spot.top - lift, gain=0.55)
     for spot in placements:
-        stage.paint(spot.sprite, spot.left, spot.top, spot.product, gain=float(rng.uniform(0.94, 1.04)))
+        stage.paint(spot.sprite, spot.left, spot.top, spot.article, gain=float(rng.uniform(0.94, 1.04)))
 
 
 def _choose_block(rng: Rng, clear: float, view: View) -> "_Block":
     """An article for a row ``clear`` pixels high: bottles, single or piled cans, cartons."""
-    kind = rng.choice(3, p=[0.54, 0.36, 0.1])
-    if kind == BOTTLE:
-        product = random_bottle(rng, opened=False)
+    kind = rng.choice(["bottle", "can", "carton"], p=[0.54, 0.36, 0.1])
+    if kind == "bottle":
+        article = random_bottle(rng, opened=False)
         tall = max(int(clear * rng.uniform(0.6, 0.92)), 12)
-        faces: list[Article] = [product, replace(product, phase=product.phase + 0.5)]
+        faces: list[Article] = [article, replace(article, phase=article.phase + 0.5)]
         if rng.random() < 0.3:
-            faces.append(replace(product, opened=True, fill=float(rng.uniform(0.3, 0.6))))
+            faces.append(replace(article, opened=True, fill=float(rng.uniform(0.3, 0.6))))
         return _Block(tuple((face, draw(face, tall, view)) for face in faces), 1)
-    if kind == CAN:
-        product = random_can(rng)
-        tall = max(int(clear * rng.uniform(0.3, 0.6) * (0.75 if product.tin else 1)), 12)
+    if kind == "can":
+        article = random_can(rng)
+        tall = max(int(clear * rng.uniform(0.3, 0.6) * (0.75 if article.tin else 1)), 12)
         piles = int(rng.integers(1, max(int(clear * 0.92 / tall), 1) + 1))
-        turned = replace(product, phase=product.phase + 0.6)
-        return _Block(((product, draw(product, tall, view)), (turned, draw(turned, tall, view))), piles)
+        turned = replace(article, phase=article.phase + 0.6)
+        return _Block(((article, draw(article, tall, view)), (turned, draw(turned, tall, view))), piles)
     carton = random_carton(rng)
     return _Block(((carton, draw(carton, max(int(clear * rng.uniform(0.4, 0.9)), 12), view)),), 1)
 
@@ -288,7 +258,7 @@ def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(first), int(last)) for first, last in zip(steps[::2], steps[1::2], strict=True)]
 
 
-def _cast_shadows(stage: _Stage, placements: "list[_Placement]", clear: float) -> None:
+def _cast_shadows(stage: Stage, placements: "list[_Placement]", clear: float) -> None:
     """Soft shadows of a row's products on the wall and on the board."""
     if not placements:
         return
@@ -309,7 +279,7 @@ def _cast_shadows(stage: _Stage, placements: "list[_Placement]", clear: float) -
     stage.canvas[y1:y2] *= shade[..., None]
 
 
-def _paint_board(stage: _Stage, rng: Rng, front: float, board: float, wood: FloatArray, strip: FloatArray) -> None:
+def _paint_board(stage: Stage, rng: Rng, front: float, board: float, wood: FloatArray, strip: FloatArray) -> None:
     """The board's front edge with its price strip and price tags."""
     height, width = stage.owner.shape
     y1, y2 = int(np.clip(front, 0, height)), int(np.clip(front + board, 0, height))
@@ -330,7 +300,7 @@ def _paint_board(stage: _Stage, rng: Rng, front: float, board: float, wood: Floa
         x += tag_width + width * float(rng.uniform(0.04, 0.16))
 
 
-def _paint_wobbler(stage: _Stage, rng: Rng, x: float, y: float, radius: float) -> None:
+def _paint_wobbler(stage: Stage, rng: Rng, x: float, y: float, radius: float) -> None:
     """A round promotion sign in front of the products."""
     size = max(int(radius), 4)
     sign = np.empty((2 * size + 1, 2 * size + 1, 3), np.uint8)
@@ -356,7 +326,7 @@ def _card(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Sprite:
     return Sprite(image.astype(np.float32), inside, inside)
 
 
-def _paint_passer_by(stage: _Stage, rng: Rng) -> None:
+def _paint_passer_by(stage: Stage, rng: Rng) -> None:
     """A blurred shoulder that hides one side of the picture."""
     height, width = stage.owner.shape
     side = 0 if rng.random() < 0.5 else width
@@ -373,7 +343,7 @@ def _paint_passer_by(stage: _Stage, rng: Rng) -> None:
 # Tables
 
 
-def _build_table(stage: _Stage, rng: Rng) -> None:
+def _build_table(stage: Stage, rng: Rng) -> None:
     """A few products on a table in a blurred room, small to close-up, some tilted."""
     height, width = stage.owner.shape
     edge = int(height * rng.uniform(0.45, 0.8))
@@ -384,25 +354,25 @@ def _build_table(stage: _Stage, rng: Rng) -> None:
     size = float(rng.uniform(0.3, 0.6) if count > 2 else rng.uniform(0.45, 1.05))
     for base in np.sort(rng.uniform(edge + 0.1 * (height - edge), height * 1.02, count)):
         scale = size * (0.75 + 0.35 * (base - edge) / (height - edge))
-        kind = rng.choice(3, p=[0.66, 0.24, 0.1])
-        if kind == BOTTLE:
-            product: Article = random_bottle(rng, opened=bool(rng.random() < 0.45))
-        elif kind == CAN:
-            product, scale = random_can(rng), scale * 0.55
+        kind = rng.choice(["bottle", "can", "carton"], p=[0.66, 0.24, 0.1])
+        if kind == "bottle":
+            article: Article = random_bottle(rng, opened=bool(rng.random() < 0.45))
+        elif kind == "can":
+            article, scale = random_can(rng), scale * 0.55
         else:
-            product, scale = random_carton(rng), scale * 0.8
-        sprite = draw(product, max(int(height * scale), 16), view)
+            article, scale = random_carton(rng), scale * 0.8
+        sprite = draw(article, max(int(height * scale), 16), view)
         if rng.random() < 0.3:
             sprite = _lean(sprite, float(rng.uniform(-22, 22)))
         tall, wide = sprite.alpha.shape
         left = int(rng.uniform(-0.2 * wide, width - 0.8 * wide))
         _paint_puddle(stage, left + wide / 2 - light * wide * 0.5, base, wide)
-        stage.paint(sprite, left, int(base) - tall, product)
+        stage.paint(sprite, left, int(base) - tall, article)
     for _ in range(int(rng.integers(0, 4))):
         _paint_fruit(stage, rng, edge)
 
 
-def _paint_room(stage: _Stage, rng: Rng, edge: int) -> None:
+def _paint_room(stage: Stage, rng: Rng, edge: int) -> None:
     """A wall with blurred things on it, and a table top from ``edge`` down."""
     height, width = stage.owner.shape
     small = np.empty((height // 4, width // 4, 3), np.float32)
@@ -441,8 +411,8 @@ def _lean(sprite: Sprite, degrees: float) -> Sprite:
     return Sprite(image, alpha, coverage)
 
 
-def _paint_puddle(stage: _Stage, x: float, base: float, wide: float) -> None:
-    """The shadow where a product stands."""
+def _paint_puddle(stage: Stage, x: float, base: float, wide: float) -> None:
+    """The shadow where an article stands."""
     height, width = stage.owner.shape
     mask = np.zeros((height // 4, width // 4), np.float32)
     axes = (max(int(wide * 0.7 / 4), 1), max(int(wide * 0.16 / 4), 1))
@@ -450,7 +420,7 @@ def _paint_puddle(stage: _Stage, x: float, base: float, wide: float) -> None:
     stage.canvas *= 1 - cv2.resize(cv2.GaussianBlur(mask, (0, 0), max(wide / 40, 0.5)), (width, height))[..., None]
 
 
-def _paint_fruit(stage: _Stage, rng: Rng, edge: int) -> None:
+def _paint_fruit(stage: Stage, rng: Rng, edge: int) -> None:
     """A shaded ball: round clutter that is no product."""
     height, width = stage.owner.shape
     radius = max(int(height * rng.uniform(0.03, 0.09)), 4)
@@ -463,62 +433,3 @@ def _paint_fruit(stage: _Stage, rng: Rng, edge: int) -> None:
     colour = np.array(hsv(rng.choice([5, 25, 45, 90]), 0.85, 0.9), np.float32)
     ball = Sprite((colour * shade[..., None]).astype(np.float32), inside, inside)
     stage.paint(ball, int(rng.uniform(0, width)), int(rng.uniform(edge, height)) - 2 * radius)
-
-
-# The camera
-
-
-def _outline(sprite: Sprite) -> FloatArray:
-    """Left and right ends of some rows of the silhouette: enough to find its box after a change of perspective."""
-    solid = sprite.coverage > 0.5
-    rows = np.unique(np.linspace(0, solid.shape[0] - 1, 24).astype(int))
-    rows = rows[solid[rows].any(axis=1)]
-    left = solid[rows].argmax(axis=1)
-    right = solid.shape[1] - solid[rows, ::-1].argmax(axis=1)
-    corners = [
-        np.stack([left, rows], 1),
-        np.stack([right, rows], 1),
-        np.stack([left, rows + 1], 1),
-        np.stack([right, rows + 1], 1),
-    ]
-    return np.concatenate(corners).astype(np.float32)
-
-
-def _photograph(stage: _Stage, rng: Rng) -> Scene:
-    """Take the picture: perspective, light, lens, sensor; and find each object's box in it."""
-    height, width = stage.owner.shape
-    shown = np.bincount(stage.owner.ravel(), minlength=len(stage.items) + 1)
-    frame = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
-    inwards = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)], np.float32)
-    quad = frame + inwards * rng.uniform(0, 0.06, (4, 2)).astype(np.float32) * (width, height)
-    lens = cv2.getPerspectiveTransform(quad.astype(np.float32), frame)
-    image = cv2.warpPerspective(stage.canvas, lens, (width, height), flags=cv2.INTER_LINEAR)
-    boxes = []
-    for number, item in enumerate(stage.items, start=1):
-        points = cv2.perspectiveTransform(item.outline[None], lens)[0]
-        low, high = points.min(axis=0), points.max(axis=0)
-        x1, y1 = np.clip(low, 0, (width, height)).tolist()
-        x2, y2 = np.clip(high, 0, (width, height)).tolist()
-        in_frame = (x2 - x1) * (y2 - y1) / float(np.prod(high - low))
-        if shown[number] >= _MIN_VISIBLE * item.area and in_frame >= _MIN_IN_FRAME and min(x2 - x1, y2 - y1) >= 4:
-            boxes.append(Box(item.class_id, x1, y1, x2, y2, item.opened))
-    return Scene(_expose(image, rng), tuple(boxes))
-
-
-def _expose(image: FloatArray, rng: Rng) -> NDArray[np.uint8]:
-    """Uneven light, white balance, blur and sensor noise."""
-    height, width = image.shape[:2]
-    lamps = rng.uniform(0.75, 1.12, (3, 4)).astype(np.float32) * np.float32(rng.choice([0.6, 0.85, 1, 1.1, 1.2]))
-    balance = np.array([rng.uniform(0.88, 1.1), 1.0, rng.uniform(0.9, 1.12)], np.float32)
-    image = cv2.multiply(image, cv2.resize(lamps[..., None] * balance, (width, height), interpolation=cv2.INTER_CUBIC))
-    sigma = float(rng.choice([0.0, 0.5, 0.8, 1.3])) * width / 960
-    if sigma > 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), sigma)
-    if rng.random() < 0.12:
-        length = max(int(width * rng.uniform(0.004, 0.01)), 2)
-        image = cv2.blur(image, (length, 1) if rng.random() < 0.6 else (1, length))
-    grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(rng.uniform(1.0, 3.2))
-    tint = rng.standard_normal((height // 2, width // 2, 3), dtype=np.float32) * np.float32(1.5)
-    image += cv2.resize(tint, (width, height))
-    image += cv2.merge([grain, grain, grain])
-    return np.clip(image, 0, 255).astype(np.uint8)

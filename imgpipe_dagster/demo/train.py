@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from imgpipe_dagster.demo.render import CLASS_NAMES, Scene, render_scene
+from imgpipe_dagster.demo.render import CLASS_NAMES, Scene, render_clutter, render_scene
 from imgpipe_dagster.settings import DEMO_WEIGHTS
 
 if TYPE_CHECKING:
@@ -58,13 +58,14 @@ def write_split(folder: Path, split: str, seeds: Iterable[int]) -> None:
     Args:
         folder: Root of the data set.
         split: train, val or test.
-        seeds: One scene each.
+        seeds: One scene each; every eighth is clutter with nothing to find.
     """
     images, labels = folder / "images" / split, folder / "labels" / split
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        scene = render_scene(seed, *_SIZES[seed % len(_SIZES)])
+        render = render_clutter if seed % 8 == 7 else render_scene
+        scene = render(seed, *_SIZES[seed % len(_SIZES)])
         cv2.imwrite(str(images / f"{seed}.jpg"), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 60 + seed % 37])
         (labels / f"{seed}.txt").write_text(_label_lines(scene))
 

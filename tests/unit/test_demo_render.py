@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from imgpipe_dagster.demo.render import BOTTLE, CAN, CLASS_NAMES, GAP, Scene, _photograph, _Stage, render_scene
+from imgpipe_dagster.demo.render import (
+    BOTTLE,
+    CAN,
+    CLASS_NAMES,
+    GAP,
+    Scene,
+    render_clutter,
+    render_scene,
+)
 from imgpipe_dagster.demo.sprites import BOTTLE_SHAPES, View, draw, random_bottle, random_can, random_carton
+from imgpipe_dagster.demo.stage import Stage, photograph
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +41,15 @@ def test_a_scene_has_the_size_that_was_asked_for(width, height):
 def test_a_scene_that_is_too_small_is_refused():
     with pytest.raises(ValueError, match="at least 64 pixels"):
         render_scene(1, 63, 200)
+
+
+def test_clutter_is_a_busy_picture_without_boxes():
+    first, again, other = render_clutter(4, 320, 240), render_clutter(4, 320, 240), render_clutter(5, 320, 240)
+    assert first.boxes == ()
+    assert first.image.shape == (240, 320, 3)
+    assert first.image.std() > 15
+    np.testing.assert_array_equal(first.image, again.image)
+    assert (first.image != other.image).mean() > 0.5
 
 
 def test_boxes_lie_inside_the_picture_and_have_an_area(scenes):
@@ -67,13 +85,13 @@ def test_pictures_are_neither_black_nor_washed_out(scenes):
 @pytest.mark.parametrize("seed", range(6))
 def test_a_box_fits_its_object_after_the_camera_tilted_it(seed):
     rng = np.random.default_rng(seed)
-    stage = _Stage(np.full((240, 320, 3), 255, np.float32), np.zeros((240, 320), np.int16))
+    stage = Stage(np.full((240, 320, 3), 255, np.float32), np.zeros((240, 320), np.int16))
     bottle = random_bottle(rng, opened=False)
     sprite = draw(bottle, 150, View())
     sprite.image[:] = 0
     sprite.alpha[:] = sprite.coverage
     stage.paint(sprite, 120, 50, bottle)
-    scene = _photograph(stage, rng)
+    scene = photograph(stage, rng)
     dark = scene.image.max(axis=2) < 64
     rows, columns = np.flatnonzero(dark.any(axis=1)), np.flatnonzero(dark.any(axis=0))
     (box,) = scene.boxes
@@ -82,12 +100,12 @@ def test_a_box_fits_its_object_after_the_camera_tilted_it(seed):
 
 
 def test_an_object_that_another_hides_has_no_box():
-    stage = _Stage(np.full((240, 320, 3), 255, np.float32), np.zeros((240, 320), np.int16))
+    stage = Stage(np.full((240, 320, 3), 255, np.float32), np.zeros((240, 320), np.int16))
     rng = np.random.default_rng(0)
     can, carton = random_can(rng), random_carton(rng)
     stage.paint(draw(can, 60, View()), 140, 90, can)
     stage.paint(draw(carton, 140, View()), 110, 60, carton)
-    assert _photograph(stage, rng).boxes == ()
+    assert photograph(stage, rng).boxes == ()
 
 
 @pytest.mark.parametrize("shape", BOTTLE_SHAPES)

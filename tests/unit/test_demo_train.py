@@ -25,6 +25,12 @@ def test_labels_are_the_boxes_of_the_picture_beside_them(tmp_path):
     np.testing.assert_allclose(np.hstack([centres - sizes / 2, centres + sizes / 2]), expected, atol=0.01)
 
 
+def test_every_eighth_picture_is_clutter_without_labels(tmp_path):
+    write_split(tmp_path, "train", range(8, 16))
+    empty = [path.stem for path in (tmp_path / "labels" / "train").iterdir() if not path.read_text()]
+    assert empty == ["15"]
+
+
 def test_the_splits_and_the_demo_share_no_seed(tmp_path):
     description = json.loads(write_dataset(tmp_path, 20).read_text())
     seeds = {
