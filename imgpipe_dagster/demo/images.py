@@ -161,7 +161,7 @@ def write_demo_images(
     """Render the demo's files into a folder, on all cores; those already there are left as they are.
 
     Args:
-        folder: Made if need be.
+        folder: Made if need be. Give each count a folder of its own: a name may stand for another picture in it.
         count: As in ``demo_files``.
         progress: Called in this process for each file as it is done, present and missing ones included.
 
@@ -191,15 +191,16 @@ def _write(folder: Path, file: DemoFile) -> None:
     if data is None:
         return
     # A demo that is stopped half-way must not leave half a file that the next one takes for good.
-    partial = folder / f".{zlib.crc32(file.name.encode()):08x}.partial"
+    partial = folder / f".{os.getpid()}.partial"
     partial.write_bytes(data)
     partial.replace(folder / file.name)
 
 
 def _describe(place: int, kind: Kind, name: str | None = None, size: tuple[int, int] = (1280, 960)) -> DemoFile:
     width, height = size
+    fault = f"-{kind.replace('_', '-')}" if kind in _REASONS else ""
     return DemoFile(
-        name=name or f"shelf_{place:04d}.{_EXTENSIONS.get(kind, 'jpg')}",
+        name=name or f"shelf_{place:04d}{fault}.{_EXTENSIONS.get(kind, 'jpg')}",
         kind=kind,
         seed=DEMO_SEED + place,
         width=width,
