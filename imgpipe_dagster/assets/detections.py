@@ -119,9 +119,9 @@ class ContactSheet:
     def add(self, image_id: int, image: np.ndarray, boxes: Boxes, names: dict[int, str]) -> None:
         """Draw one image, if it is among those wanted. Called from the detector's threads."""
         if image_id in self._wanted:
-            tile = thumbnail(
-                draw_boxes(image, boxes.xyxy, boxes.class_id, names, boxes.confidence), TILE_WIDTH, TILE_HEIGHT
-            )
+            tile = thumbnail(image, TILE_WIDTH, TILE_HEIGHT)
+            scale = tile.shape[1] / image.shape[1]  # drawn on the small picture, lines and letters stay readable
+            tile = draw_boxes(tile, boxes.xyxy * scale, boxes.class_id, names)
             with self._lock:
                 self._tiles[image_id] = (tile, f"{image_id}: {len(boxes)} objects")
 

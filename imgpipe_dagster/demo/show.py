@@ -22,6 +22,7 @@ from imgpipe_dagster.settings import Settings
 
 BATCH_SIZE = 40  # so that a demo has several partitions to look at
 SHEET_TILES = 20
+TILE_WIDTH = 480
 
 
 def run_demo(count: int, out: Console, err: Console) -> int:
@@ -93,13 +94,16 @@ def write_contact_sheet(settings: Settings, engine: Engine, path: Path) -> Path:
     with engine.connect() as connection:
         for image_id, key in connection.execute(chosen).all():
             boxes = connection.execute(sa.select(Detection).where(Detection.image_id == image_id)).mappings().all()
-            image = draw_boxes(
-                decode_bgr(store.get(str(key))),
-                [(box["x1"], box["y1"], box["x2"], box["y2"]) for box in boxes],
+            image = decode_bgr(store.get(str(key)))
+            tile = thumbnail(image, TILE_WIDTH, TILE_WIDTH)
+            scale = tile.shape[1] / image.shape[1]
+            tile = draw_boxes(
+                tile,
+                [[box[side] * scale for side in ("x1", "y1", "x2", "y2")] for box in boxes],
                 [box["class_id"] for box in boxes],
                 {box["class_id"]: box["class_name"] for box in boxes},
             )
-            tiles.append((thumbnail(image, 480, 360), f"{image_id}: {len(boxes)} objects"))
+            tiles.append((tile, f"{image_id}: {len(boxes)} objects"))
     path.write_bytes(contact_sheet(tiles, max_bytes=None))
     return path
 

@@ -1,0 +1,174 @@
+"""The analyse job on real files from a real server: rows, statuses, reports, metadata, checks."""
+
+import json
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from imgpipe_dagster.catalogue.batches import retry_images
+from imgpipe_dagster.catalogue.tables import Alert, BatchState, ImageBatch, ProductImage
+
+
+@pytest.fixture
+def batch(pipeline, make_jpeg):
+    pipeline.write("bright.jpg", make_jpeg(1))
+    pipeline.write("dark.jpg", make_jpeg(2, shade=5))
+    pipeline.write("page.jpg", b"<!doctype html><title>Not here</title>")
+    pipeline.write("cut.jpg", make_jpeg(3)[:400])
+    pipeline.add_files("bright.jpg", "dark.jpg", "page.jpg", "cut.jpg", "nowhere.jpg")
+    pipeline.add(None, "file:///etc/passwd")
+    return pipeline.claim()
+
+
+def test_every_image_ends_with_an_answer(pipeline, batch):
+    assert pipeline.run(batch).success
+    answers = pipeline.rows("image_predictions", "image_id", "status", "reason", "object_count", "top_class")
+    assert answers == [
+        (1, "predicted", None, 1, "bottle"),
+        (2, "predicted", None, 0, None),
+        (3, "rejected", "not_an_image", 0, None),
+        (4, "rejected", "truncated", 0, None),
+        (5, "rejected", "http_not_found", 0, None),
+        (6, "rejected", "url_missing", 0, None),
+        (7, "rejected", "url_scheme_not_allowed", 0, None),
+    ]
+    assert pipeline.rows("product_images", "id", "status", "reason") == [
+        (1, "completed", None),
+        (2, "completed", None),
+        (3, "failed", "not_an_image"),
+        (4, "failed", "truncated"),
+        (5, "failed", "http_not_found"),
+        (6, "failed", "url_missing"),
+        (7, "failed", "url_scheme_not_allowed"),
+    ]
+    assert pipeline.rows("image_batches", "state", "attempt") == [(BatchState.ANALYSED, 1)]
+
+
+def test_boxes_are_in_pixels_of_the_image_and_name_their_model(pipeline, batch):
+    pipeline.run(batch)
+    rows = pipeline.rows("detections", "image_id", "detection_id", "x1", "y1", "x2", "y2", "model_version")
+    assert rows == [(1, f"{batch.key}:1:0000", 16, 12, 32, 24, "stub-one")]
+    looked_at = pipeline.rows("detected_images", "image_id", "object_count", "model_version")
+    assert looked_at == [(1, 1, "stub-one"), (2, 0, "stub-one")], "an image without objects has a version too"
+
+
+def test_bytes_lie_under_their_hash_and_reports_under_the_image_id(pipeline, batch, make_jpeg):
+    pipeline.run(batch)
+    _, key, sha256 = pipeline.rows("raw_images", "image_id", "object_key", "sha256")[0]
+    assert key == f"images/{sha256[:2]}/{sha256}.jpg"
+    store = pipeline.settings.home / "store"
+    assert (store / key).read_bytes() == make_jpeg(1)
+    report = json.loads((store / "metadata" / "1.json").read_text())
+    assert report["objects_by_class"] == {"bottle": 1}
+    assert report["objects"][0]["box"] == {"x1": 16.0, "y1": 12.0, "x2": 32.0, "y2": 24.0}
+    refused = json.loads((store / "metadata" / "5.json").read_text())
+    assert (refused["status"], refused["reason"]) == ("rejected", "http_not_found")
+    assert "no such file" in refused["advice"]
+
+
+def test_a_second_run_changes_no_count_and_no_first_created_at(pipeline, batch):
+    tables = ["raw_images", "validated_images", "detections", "image_predictions", "published_predictions"]
+    pipeline.run(batch)
+    counts = {table: pipeline.count(table) for table in tables}
+    created = pipeline.rows("image_predictions", "image_id", "created_at")
+    updated = pipeline.rows("image_predictions", "image_id", "updated_at")
+    pipeline.run(batch)
+    assert {table: pipeline.count(table) for table in tables} == counts
+    assert pipeline.rows("image_predictions", "image_id", "created_at") == created
+    assert all(
+        new > old
+        for new, old in zip(pipeline.rows("image_predictions", "image_id", "updated_at"), updated, strict=True)
+    )
+
+
+def test_an_image_that_comes_again_keeps_its_first_created_at_in_the_new_batch(pipeline, batch, make_jpeg):
+    pipeline.run(batch)
+    created = dict(map(tuple, pipeline.rows("image_predictions", "image_id", "created_at")))[5]
+    pipeline.write("nowhere.jpg", make_jpeg(9))
+    assert retry_images(pipeline.engine, reason="http_not_found") == 1
+    again = pipeline.claim()
+    pipeline.run(again)
+    rows = pipeline.rows("current_image_predictions", "image_id", "status", "created_at", "batch_key")
+    assert (5, "predicted", created, again.key) in rows
+    assert len(rows) == 7, "the superseded row of the old batch does not count"
+    assert pipeline.count("image_predictions") == 8
+
+
+def test_detections_alone_can_be_made_again_with_another_model(pipeline, batch):
+    pipeline.run(batch)
+    selection = [dg.AssetKey("detections"), dg.AssetKey("detected_images")]
+    assert pipeline.run(batch, weights="two", selection=selection).success
+    assert {row[0] for row in pipeline.rows("detections", "model_version", "image_id")} == {"stub-two"}
+    assert {row[0] for row in pipeline.rows("image_predictions", "detector_version", "status") if row[0]} == {
+        "stub-one"
+    }
+
+
+def test_metadata_tells_the_story_with_a_small_picture(pipeline, batch):
+    result = pipeline.run(batch)
+    found = {
+        m.asset_key.to_user_string(): m.step_materialization_data.materialization.metadata
+        for m in result.get_asset_materialization_events()
+    }
+    assert found["raw_images"]["dagster/partition_row_count"].value == 7
+    assert found["raw_images"]["rejected_by_reason"].value == {
+        "http_not_found": 1,
+        "url_missing": 1,
+        "url_scheme_not_allowed": 1,
+    }
+    assert found["detections"]["objects_by_class"].value == {"bottle": 1}
+    assert found["detections"]["model_version"].value == "stub-one"
+    sheet = found["detections"]["contact_sheet"].value
+    assert sheet.startswith("![Annotated images](data:image/jpeg;base64,")
+    assert len(sheet) < 30_000
+    assert found["image_predictions"]["predicted"].value == 2
+    assert found["published_predictions"]["failed"].value == 5
+
+
+def test_checks_state_the_invariants(pipeline, batch):
+    evaluations = {e.check_name: e.passed for e in pipeline.run(batch).get_asset_check_evaluations()}
+    assert evaluations == {
+        "every_claimed_image_was_asked_for": True,
+        "images_decodable": True,  # two of the four downloads are pictures: half is enough
+        "boxes_inside_the_image": True,
+        "every_valid_image_was_looked_at": True,
+        "every_image_has_an_answer": True,
+    }
+
+
+def test_a_failed_check_writes_its_alert(pipeline, make_jpeg):
+    pipeline.write("a.jpg", b"<html>")
+    pipeline.write("b.jpg", b"<html>")
+    pipeline.add_files("a.jpg", "b.jpg")
+    batch = pipeline.claim()
+    result = pipeline.run(batch)
+    assert result.success, "a source that sends rubbish is not a failure of the run"
+    assert [e.passed for e in result.get_asset_check_evaluations() if e.check_name == "images_decodable"] == [False]
+    with pipeline.engine.connect() as connection:
+        (alert,) = connection.execute(sa.select(Alert.kind, Alert.subject)).all()
+    assert alert.kind == "check_failed"
+    assert batch.key in alert.subject
+
+
+def test_an_image_that_waits_for_a_new_batch_is_not_published_by_the_old_one(pipeline, batch):
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(ProductImage).where(ProductImage.id == 1).values(status="pending"))
+    pipeline.run(batch)
+    assert pipeline.rows("product_images", "id", "status")[0] == (1, "pending")
+
+
+def test_a_failed_batch_that_is_run_again_by_hand_is_mended(pipeline, batch):
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(ImageBatch).values(state="failed", reason="It crashed."))
+        connection.execute(sa.update(ProductImage).values(status="failed", reason="batch_failed"))
+    pipeline.run(batch)
+    assert pipeline.rows("image_batches", "state", "reason") == [("analysed", None)]
+    assert pipeline.rows("product_images", "id", "status")[0] == (1, "completed")
+
+
+def test_a_partition_without_images_is_an_empty_success(pipeline):
+    pipeline.instance.add_dynamic_partitions("image_batches", ["20260101-000001"])
+    job = pipeline.defs().resolve_job_def("analyse")
+    assert job.execute_in_process(instance=pipeline.instance, partition_key="20260101-000001").success
+    assert pipeline.count("image_predictions") == 0

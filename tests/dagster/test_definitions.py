@@ -1,0 +1,107 @@
+"""What the UI shows, as a snapshot: names are promises to whoever operates the pipeline."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from imgpipe_dagster.build import build_defs, catalogue_url
+from imgpipe_dagster.settings import Settings, export_secrets
+
+HEAVY = ["torch", "ultralytics", "tensorflow", "keras", "openvino", "nncf", "onnx", "boto3", "streamlit"]
+PURE = ["reasons", "imaging.decode", "imaging.draw", "imaging.validate", "models.detector", "models.weights"]
+
+
+@pytest.fixture
+def defs(tmp_path):
+    return build_defs(Settings(home=tmp_path))
+
+
+def test_assets_and_their_groups(defs):
+    groups = {spec.key.to_user_string(): spec.group_name for spec in defs.resolve_all_asset_specs()}
+    assert groups == {
+        "raw_images": "ingest",
+        "validated_images": "ingest",
+        "detected_images": "analysis",
+        "detections": "analysis",
+        "image_predictions": "analysis",
+        "metadata_reports": "analysis",
+        "published_predictions": "analysis",
+    }
+
+
+def test_checks(defs):
+    graph = defs.resolve_asset_graph()
+    assert sorted(f"{key.asset_key.to_user_string()}.{key.name}" for key in graph.asset_check_keys) == [
+        "detected_images.every_valid_image_was_looked_at",
+        "detections.boxes_inside_the_image",
+        "image_predictions.every_image_has_an_answer",
+        "raw_images.every_claimed_image_was_asked_for",
+        "validated_images.images_decodable",
+    ]
+
+
+def test_every_asset_has_a_description_kinds_an_owner_and_batch_partitions(defs):
+    for spec in defs.resolve_all_asset_specs():
+        assert spec.description, spec.key
+        assert spec.kinds, spec.key
+        assert spec.owners, spec.key
+        assert spec.partitions_def.name == "image_batches"
+
+
+def test_freshness_is_watched_on_predictions(tmp_path):
+    defs = build_defs(Settings(home=tmp_path, freshness_minutes=60, freshness_warn_minutes=30))
+    policies = {
+        s.key.to_user_string(): s.freshness_policy for s in defs.resolve_all_asset_specs() if s.freshness_policy
+    }
+    assert list(policies) == ["image_predictions"]
+    assert policies["image_predictions"].fail_window.to_timedelta().total_seconds() == 3600
+
+
+def test_the_job_is_never_retried_by_dagster_itself(defs):
+    job = defs.resolve_job_def("analyse")
+    assert job.tags["dagster/max_retries"] == "0"
+    assert job.executor_def is dg.in_process_executor
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_loading_the_definitions_imports_no_heavy_library():
+    code = (
+        "import sys; from imgpipe_dagster.build import build_defs; from imgpipe_dagster.settings import Settings;"
+        f"build_defs(Settings()); print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    result = run_python(code)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_pure_core_runs_without_dagster_sql_or_settings(module):
+    code = (
+        "import sys\n"
+        "for name in ('dagster', 'sqlalchemy', 'pydantic_settings', 'imgpipe_dagster.settings'):\n"
+        "    sys.modules[name] = None\n"
+        f"import imgpipe_dagster.{module}"
+    )
+    assert run_python(code).returncode == 0, run_python(code).stderr
+
+
+def test_a_password_reaches_the_resource_only_through_the_environment(tmp_path, monkeypatch):
+    url = "mysql+pymysql://user:canary@localhost/imgpipe"
+    monkeypatch.delenv("IMGPIPE_DATABASE_URL", raising=False)
+    settings = Settings(home=tmp_path, database_url=url)
+    with pytest.raises(ValueError, match="environment"):
+        catalogue_url(settings)
+    monkeypatch.setenv("IMGPIPE_DATABASE_URL", "something else")
+    export_secrets(settings)
+    assert catalogue_url(settings) == dg.EnvVar("IMGPIPE_DATABASE_URL")
+
+
+def test_the_mysql_variables_of_the_older_systems_name_a_catalogue(monkeypatch):
+    for name, value in (("HOST", "db"), ("USER", "me"), ("PASSWORD", "p@ss"), ("DATABASE", "shop")):
+        monkeypatch.setenv(f"MYSQL_{name}", value)
+    url = Settings().catalogue_url
+    assert (url.host, url.username, url.password, url.database, url.port) == ("db", "me", "p@ss", "shop", 3306)

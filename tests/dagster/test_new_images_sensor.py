@@ -1,0 +1,160 @@
+"""The sensor: the decision as tables of cases, the tick against a real catalogue and a real instance."""
+
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from imgpipe_dagster.catalogue.batches import Batch, get_batch
+from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch
+from imgpipe_dagster.sensors.new_images import Action, AttemptLimits, RunView, decide, run_key, view_of
+
+LIMITS = AttemptLimits(max_attempts=3, heartbeat_limit_s=60)
+
+
+def batch(attempt=1, claimed_by=Claimant.SENSOR, silent_s=0.0):
+    return Batch("20261120-000001", BatchState.CLAIMED, attempt, claimed_by, 10, silent_s)
+
+
+@pytest.mark.parametrize(
+    ("row", "run", "expected"),
+    [
+        (batch(), RunView.NONE, Action.REQUEST_RUN),
+        (batch(silent_s=9999), RunView.NONE, Action.REQUEST_RUN),
+        (batch(claimed_by=Claimant.CLI), RunView.NONE, Action.LEAVE),
+        (batch(claimed_by=Claimant.CLI, silent_s=61), RunView.NONE, Action.REQUEST_RUN),
+        (batch(silent_s=9999), RunView.QUEUED, Action.LEAVE),
+        (batch(silent_s=59), RunView.STARTED, Action.LEAVE),
+        (batch(silent_s=61), RunView.STARTED, Action.ACCUSE_RUN),
+        (batch(attempt=3, silent_s=61), RunView.STARTED, Action.ACCUSE_RUN),
+        (batch(attempt=1), RunView.FAILED, Action.NEXT_ATTEMPT),
+        (batch(attempt=2), RunView.FAILED, Action.NEXT_ATTEMPT),
+        (batch(attempt=3), RunView.FAILED, Action.GIVE_UP),
+        (batch(attempt=1), RunView.SUCCEEDED, Action.NEXT_ATTEMPT),
+        (batch(attempt=3), RunView.SUCCEEDED, Action.GIVE_UP),
+        (batch(), RunView.CANCELED, Action.HOLD),
+        (batch(attempt=3), RunView.CANCELED, Action.HOLD),
+    ],
+)
+def test_each_case_has_its_action(row, run, expected):
+    assert decide(row, run, LIMITS) is expected
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ([], RunView.NONE),
+        (["QUEUED"], RunView.QUEUED),
+        (["STARTING"], RunView.STARTED),
+        (["CANCELING"], RunView.STARTED),
+        (["FAILURE", "STARTED"], RunView.STARTED),
+        (["FAILURE", "SUCCESS"], RunView.SUCCEEDED),
+        (["CANCELED", "FAILURE"], RunView.CANCELED),
+    ],
+)
+def test_several_runs_of_one_attempt_count_as_one(statuses, expected):
+    runs = [SimpleNamespace(status=dg.DagsterRunStatus(status)) for status in statuses]
+    assert view_of(runs) is expected
+
+
+@pytest.fixture
+def sensor(pipeline):
+    pipeline.settings.batch_max_wait_s = 0
+    pipeline.settings.heartbeat_limit_s = 60
+
+    def evaluate():
+        defs = pipeline.defs()
+        with dg.build_sensor_context(
+            instance=pipeline.instance, resources={"database": defs.resources["database"]}
+        ) as context:
+            return defs.resolve_sensor_def("new_images_sensor")(context)
+
+    return evaluate
+
+
+def note_run(pipeline, batch, status):
+    """Leave a run of the batch's current attempt in Dagster's storage."""
+    run = pipeline.instance.create_run_for_job(
+        pipeline.defs().resolve_job_def("analyse"),
+        status=status,
+        tags={"dagster/run_key": run_key(batch.key, "analyse", batch.attempt)},
+    )
+    return run.run_id
+
+
+def test_new_rows_become_one_batch_one_partition_one_run(pipeline, sensor):
+    pipeline.add("http://127.0.0.1/a.jpg", "http://127.0.0.1/b.jpg")
+    result = sensor()
+    (request,) = result.run_requests
+    (added,) = result.dynamic_partitions_requests
+    assert request.run_key == f"{request.partition_key}:analyse:1"
+    assert request.tags["imgpipe/batch"] == request.partition_key
+    assert added.partition_keys == [request.partition_key]
+    assert get_batch(pipeline.engine, request.partition_key).image_count == 2
+    assert pipeline.rows("sensor_ticks", "sensor_name", "outcome") == [("new_images_sensor", "1 runs requested")]
+
+
+def test_a_request_that_got_lost_is_made_again_under_the_same_key(pipeline, sensor):
+    pipeline.add("http://127.0.0.1/a.jpg")
+    first, second = sensor(), sensor()
+    assert [r.run_key for r in first.run_requests] == [r.run_key for r in second.run_requests]
+
+
+def test_nothing_new_is_said_so(sensor):
+    assert isinstance(sensor(), dg.SkipReason)
+
+
+def test_the_sensor_claims_no_more_than_the_open_batches_it_may_have(pipeline, sensor):
+    pipeline.settings.batch_size = 1
+    pipeline.add(*(f"http://127.0.0.1/{n}.jpg" for n in range(9)))
+    assert sensor() is not None
+    assert pipeline.count("image_batches") <= pipeline.settings.max_concurrent_batches
+
+
+def test_a_failed_run_leads_to_the_next_attempt(pipeline, sensor):
+    pipeline.add("http://127.0.0.1/a.jpg")
+    key = sensor().run_requests[0].partition_key
+    note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.FAILURE)
+    assert [r.run_key for r in sensor().run_requests] == [f"{key}:analyse:2"]
+
+
+def test_after_the_last_attempt_the_batch_fails_with_an_alert(pipeline, sensor):
+    pipeline.add("http://127.0.0.1/a.jpg")
+    key = sensor().run_requests[0].partition_key
+    for _ in range(pipeline.settings.max_attempts):
+        note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.FAILURE)
+        last = sensor()
+    assert isinstance(last, dg.SkipReason)
+    assert get_batch(pipeline.engine, key).state is BatchState.FAILED
+    assert pipeline.rows("product_images", "status", "reason") == [("failed", "batch_failed")]
+    with pipeline.engine.connect() as connection:
+        assert connection.scalars(sa.select(Alert.kind)).all() == ["batch_failed"]
+
+
+def test_a_silent_run_is_reported_as_failed_and_tried_again(pipeline, sensor):
+    pipeline.add("http://127.0.0.1/a.jpg")
+    key = sensor().run_requests[0].partition_key
+    run_id = note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.STARTED)
+    assert isinstance(sensor(), dg.SkipReason), "a run that has just begun is left alone"
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(ImageBatch).values(heartbeat_at=sa.text("'2020-01-01 00:00:00.000000'")))
+    assert isinstance(sensor(), dg.SkipReason)
+    assert pipeline.instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
+    assert [r.run_key for r in sensor().run_requests] == [f"{key}:analyse:2"]
+
+
+def test_a_run_that_a_person_canceled_holds_its_batch(pipeline, sensor):
+    pipeline.add("http://127.0.0.1/a.jpg")
+    key = sensor().run_requests[0].partition_key
+    note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.CANCELED)
+    assert isinstance(sensor(), dg.SkipReason)
+    assert get_batch(pipeline.engine, key).state is BatchState.HELD
+
+
+def test_a_catalogue_that_cannot_be_read_is_not_an_empty_source(pipeline, sensor):
+    with pipeline.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+    skipped = sensor()
+    assert isinstance(skipped, dg.SkipReason)
+    assert "imgpipe db upgrade" in skipped.skip_message
