@@ -52,6 +52,7 @@ def test_a_written_url_becomes_valid_without_double_encoding(written, valid):
         "http://1.2.3.4.5/",
         "http://a b/",
         "http://%31%32%37.0.0.1/",
+        "http://a%41.example/",
         "http://good.example\\@evil.example/",
         "http://h.example/a\x00.jpg",
         "http://h.example/a\r\nHost: x",
