@@ -1,7 +1,8 @@
 """Speed of detection, from JPEG files to rows of boxes, against the obvious loop and against the bare forward pass.
 
 Every contender runs in a process of its own, loads and warms up first, and then takes turns with the others, so that a
-noisy machine is noisy for all of them. The best round of each counts.
+noisy machine is noisy for all of them. The best round of each counts. CPU time, per image, is that of all its threads; where other
+programs compete for the cores it is the steadier figure.
 
     python benchmarks/detection.py [--images 300] [--weights PATH] [--imgsz 640] [--rounds 3]
 """
@@ -130,12 +131,15 @@ CONTENDERS: dict[str, Callable[[Job], Callable[[], list]]] = {
 
 def serve(name: str, job: Job) -> None:
     """A contender's process: one run for each line on stdin, seconds and rows on stdout."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Ultralytics prints to stdout
     run = CONTENDERS[name](job)
-    print("ready", flush=True)
+    print("ready", file=answers, flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         rows = run()
-        print(json.dumps({"seconds": time.perf_counter() - start, "rows": rows}), flush=True)
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+        print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "rows": rows}), file=answers, flush=True)
 
 
 def start(name: str, job: Job) -> "subprocess.Popen[str]":
@@ -188,15 +192,16 @@ def overlap(a: list[float], b: list[float]) -> float:
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def report(speeds: dict[str, float], rows: dict[str, list]) -> Iterator[str]:
-    yield f"{'contender':<12}{'images/s':>10}{'x loop':>9}{'x loop2':>9}{'of bare':>9}"
+def report(speeds: dict[str, float], cpu_ms: dict[str, float], rows: dict[str, list]) -> Iterator[str]:
+    yield f"{'contender':<12}{'images/s':>10}{'x loop':>9}{'x loop2':>9}{'of bare':>9}{'CPU ms':>9}{'of bare':>9}"
     for name, speed in speeds.items():
-        bare = speeds.get(name.replace("ours", "bare"), 0) if name.startswith("ours") else 0
-        share = f"{speed / bare:>9.0%}" if bare else ""
-        yield f"{name:<12}{speed:>10.1f}{speed / speeds['loop']:>9.2f}{speed / speeds['loop2']:>9.2f}{share}"
+        bare = name.replace("ours", "bare")
+        of_bare = f"{speed / speeds[bare]:.0%}" if bare in speeds else ""
+        cpu_of_bare = f"{cpu_ms[bare] / cpu_ms[name]:.0%}" if bare in speeds else ""
+        ratios = f"{speed / speeds['loop']:>9.2f}{speed / speeds['loop2']:>9.2f}{of_bare:>9}"
+        yield f"{name:<12}{speed:>10.1f}{ratios}{cpu_ms[name]:>9.1f}{cpu_of_bare:>9}"
     for name in ("ours-bf16", "ours-int8"):
-        if name in rows:
-            yield f"{name} against ours-fp32: {agreement(rows['ours-fp32'], rows[name])}"
+        yield f"{name} against ours-fp32: {agreement(rows['ours-fp32'], rows[name])}"
 
 
 def main() -> None:
@@ -221,16 +226,18 @@ def main() -> None:
         )
         processes = {name: start(name, job) for name in CONTENDERS}
         speeds: dict[str, float] = dict.fromkeys(CONTENDERS, 0.0)
+        cpu_ms: dict[str, float] = dict.fromkeys(CONTENDERS, float("inf"))
         rows: dict[str, list] = {}
         for number in range(arguments.rounds):
             for name, process in processes.items():
                 answer = ask(process)
                 rows[name] = answer["rows"]
                 speeds[name] = max(speeds[name], len(job.files) / answer["seconds"])
+                cpu_ms[name] = min(cpu_ms[name], 1000 * answer["cpu_seconds"] / len(job.files))
             print(f"round {number + 1}: load {os.getloadavg()[0]:.1f}", flush=True)
         for process in processes.values():
             process.communicate()
-        print("\n".join(report(speeds, rows)))
+        print("\n".join(report(speeds, cpu_ms, rows)))
 
 
 if __name__ == "__main__":

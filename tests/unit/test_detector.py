@@ -189,6 +189,9 @@ def test_missing_weights_are_refused_with_a_list_of_what_is_accepted(tmp_path: P
 def test_a_folder_that_is_no_export_and_a_file_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no OpenVINO export"):
         find_weights(tmp_path, tmp_path)
+    (tmp_path / "metadata.yaml").write_text("task: detect")
+    with pytest.raises(WeightsError, match="holds no OpenVINO export"):
+        find_weights(tmp_path, tmp_path)
     (tmp_path / "weights.h5").write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"weights\.h5 is not what a detector can be made from"):
         find_weights(tmp_path / "weights.h5", tmp_path)
