@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
+from imgpipe_dagster.catalogue.frames import replace_batch
 from imgpipe_dagster.imaging.draw import contact_sheet, draw_boxes, thumbnail, to_data_uri
 from imgpipe_dagster.models.detector import Boxes, Detector
 from imgpipe_dagster.partitions import image_batches
@@ -41,8 +42,10 @@ DETECTION_COLUMNS = [
     partitions_def=image_batches,
     group_name="analysis",
     pool="model",
+    can_subset=True,
     outs={
         "detected_images": dg.AssetOut(
+            is_required=False,
             io_manager_key="table_io_manager",
             kinds={"pytorch", "ultralytics"},
             owners=OWNERS,
@@ -50,6 +53,7 @@ DETECTION_COLUMNS = [
             "objects and the version of the model, also where nothing was found.",
         ),
         "detections": dg.AssetOut(
+            is_required=False,
             io_manager_key="table_io_manager",
             kinds={"pytorch", "ultralytics"},
             owners=OWNERS,
@@ -103,9 +107,18 @@ def detections(
         recover="The weights or their export are broken: check IMGPIPE_DETECTOR_WEIGHTS and re-run the batch.",
         found={"sample": sample(boxes_outside(boxes, valid), ["image_id", "x1", "y1", "x2", "y2"])},
     )
-    yield dg.MaterializeResult("detected_images", value=images, metadata=metadata, check_results=[looked_at])
     pictures = {"contact_sheet": sheet.markdown(), "sample": sample(boxes, DETECTION_COLUMNS[1:-1])}
-    yield dg.MaterializeResult("detections", value=boxes, metadata={**metadata, **pictures}, check_results=[inside])
+    for name, frame, described, check in (
+        ("detected_images", images, metadata, looked_at),
+        ("detections", boxes, {**metadata, **pictures}, inside),
+    ):
+        if dg.AssetKey(name) in context.selected_asset_keys:
+            key = dg.AssetCheckKey(dg.AssetKey(name), str(check.check_name))
+            checks = [check] if key in context.selected_asset_check_keys else []
+            yield dg.MaterializeResult(name, value=frame, metadata=described, check_results=checks)
+        else:
+            # Whoever asks for one of the two gets both: boxes of one model beside the version of another would lie.
+            replace_batch(database.engine, name, context.partition_key, frame)
 
 
 class ContactSheet:

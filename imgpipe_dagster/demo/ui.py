@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -62,10 +63,12 @@ def _serve(settings: Settings, port: int, count: int, interval_s: float) -> int:
             ],
             cwd=PROJECT_DIR,
         )
+        # Ctrl-C reaches Dagster by itself; kill reaches this process only, and must be passed on.
+        signal.signal(signal.SIGTERM, lambda *_: dagster.send_signal(signal.SIGINT))
         try:
             return dagster.wait()
         except KeyboardInterrupt:
-            return dagster.wait()  # Ctrl-C reached it too: let it end its own children
+            return dagster.wait()
         finally:
             stopped.set()
             feeder.join()
