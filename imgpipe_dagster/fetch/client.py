@@ -123,6 +123,8 @@ class _FetchThread:
             async with session, asyncio.TaskGroup() as workers:
                 for _ in range(self._policy.connections):
                     workers.create_task(self._work(downloader))
+                    # The first requests are on their way before the last connection is begun.
+                    await asyncio.sleep(0)
         finally:
             # A name server or an opener that hangs must not hold up the end.
             threads.shutdown(wait=False, cancel_futures=True)

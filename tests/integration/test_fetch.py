@@ -470,7 +470,7 @@ def test_a_name_server_that_hangs_is_a_timeout_and_does_not_hold_up_the_end(monk
     result = fetch_one("http://slow.example/", replace(POLICY, connect_timeout_s=0.3, attempts=1))
     elapsed = time.monotonic() - started
     released.set()
-    assert result.reason == Reason.TIMEOUT
+    assert (result.reason, result.detail) == (Reason.TIMEOUT, "no connection within the time limit")
     assert elapsed < 5
 
 
@@ -597,6 +597,14 @@ def test_an_opener_that_raises_is_a_reason(error, reason):
     result = fetch_one("s3://bucket/a.jpg", openers={"s3": opener})
     assert (result.reason, result.attempts) == (reason, 1)
     assert str(error) in result.detail
+
+
+def test_credentials_in_an_openers_message_are_not_shown():
+    def opener(url):
+        raise RuntimeError("no answer from https://user:hunter2@s3.example/")
+
+    result = fetch_one("s3://bucket/a.jpg", openers={"s3": opener})
+    assert result.detail == "RuntimeError: no answer from https://***@s3.example/"
 
 
 def test_an_opener_is_held_to_the_limits_of_bytes_and_time():
