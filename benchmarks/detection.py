@@ -1,8 +1,8 @@
 """Speed of detection, from JPEG files to rows of boxes, against the obvious loop and against the bare forward pass.
 
 Every contender runs in a process of its own, loads and warms up first, and then takes turns with the others, so that a
-noisy machine is noisy for all of them. The best round of each counts. CPU time, per image, is that of all its threads; where other
-programs compete for the cores it is the steadier figure.
+noisy machine is noisy for all of them. The best round of each counts. CPU time, in ms per image, is that of all its
+threads; where other programs compete for the cores it is the steadier figure.
 
     python benchmarks/detection.py [--images 300] [--weights PATH] [--imgsz 640] [--rounds 3]
 """

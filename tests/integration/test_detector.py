@@ -15,6 +15,7 @@ from imgpipe_dagster.demo.render import render_scene
 from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.formats import DecodeError
 from imgpipe_dagster.models.detector import Boxes, DetectorOptions, load_detector
+from imgpipe_dagster.models.openvino_detector import OpenVinoDetector
 from imgpipe_dagster.models.ultralytics_detector import UltralyticsDetector
 from imgpipe_dagster.models.weights import WeightsError, sha256_of, ultralytics_environment
 from imgpipe_dagster.settings import DEMO_WEIGHTS
@@ -103,6 +104,8 @@ def test_boxes_of_a_head_that_suppresses_itself_equal_those_of_ultralytics(
     yolo: Any, end2end_weights: Path, pictures: list[Path], cache_dir: Path
 ) -> None:
     with load_detector(end2end_weights, CPU, cache_dir=cache_dir) as detector:
+        assert isinstance(detector, OpenVinoDetector)
+        assert detector.model.end2end
         found = dict(detector.detect_all(read(pictures)))
     model = yolo(end2end_weights)
     assert model.model.end2end
