@@ -1,0 +1,140 @@
+"""A product before a plain backdrop: the backdrop is modelled as a surface of slowly changing colour."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+_SIDE = 512
+_MOST_SPREAD = 2.5
+_LEAST_SIDE_SHARE = 0.6
+_HARD_SLOPE = 1.0  # lightness per pixel; a cast shadow is softer, a product's edge or print harder
+
+
+@dataclass(frozen=True)
+class _Backdrop:
+    surface: np.ndarray
+    spread: float
+    side_share: float
+
+
+def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
+    """Find the product before a plain backdrop, with or without a cast shadow.
+
+    The backdrop is a quadratic surface in CIELAB through the border, fitted again without its outliers; it must fit
+    three sides (a product may touch the fourth). Background is what the border is connected with through pixels of that
+    colour, or of that colour in shadow.
+
+    Args:
+        image: uint8 BGR, (height, width, 3).
+
+    Returns:
+        The product's mask, bool (height, width), or None if the border is not plain; and whether it holds all
+        that has edges. If not (white on white, say), the mask is the bounding box of what was found.
+    """
+    height, width = image.shape[:2]
+    factor = min(1.0, _SIDE / max(height, width))
+    size = [max(4, round(length * factor)) for length in (width, height)]
+    lab = cv2.cvtColor(
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255, cv2.COLOR_BGR2LAB
+    )
+    backdrop = _fit(lab)
+    if backdrop.spread > _MOST_SPREAD or backdrop.side_share < _LEAST_SIDE_SHARE:
+        return None, False
+    difference = lab - backdrop.surface
+    tolerance = 3 * backdrop.spread + 1.5
+    distance = np.sqrt((difference**2).sum(-1))
+    slope = _slope(lab, backdrop.spread)
+    same = distance < tolerance
+    mask = _not_connected_with_border(same)
+    lit = _not_connected_with_border(same | _in_shadow(lab, backdrop.surface, difference, tolerance, slope))
+    found = mask | (slope > _HARD_SLOPE)
+    # A grey product can itself pass for a shadow, and is then eaten.
+    sure = _solidity(lit) > _solidity(mask) - 0.12 and _edges_are_inside(lit, slope)
+    mask = lit
+    mask = mask & ~_see_through(same, mask, backdrop) if sure else _bounding_box(found)
+    return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0, sure
+
+
+def _fit(lab: np.ndarray) -> _Backdrop:
+    height, width = lab.shape[:2]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], -1)
+    band = max(2, round(0.03 * max(height, width)))
+    border = np.ones((height, width), bool)
+    border[band:-band, band:-band] = False
+    design, colours = terms[border], lab[border]
+    fits = np.sqrt(((colours - np.median(colours, 0)) ** 2).sum(-1)) < 12
+    weights, residual = np.zeros((6, 3)), np.full(len(colours), np.inf)
+    for _ in range(3):
+        if fits.sum() < 50:
+            return _Backdrop(np.zeros_like(lab), np.inf, 0)
+        weights = np.linalg.lstsq(design[fits], colours[fits], rcond=None)[0]
+        residual = np.sqrt(((colours - design @ weights) ** 2).sum(-1))
+        fits = residual < max(3.0, 3 * float(np.median(residual[fits])))
+    fitting = np.zeros((height, width))
+    fitting[border] = fits
+    shares = sorted(side.mean() for side in (fitting[:band], fitting[-band:], fitting[:, :band], fitting[:, -band:]))
+    return _Backdrop((terms @ weights).astype(np.float32), float(np.median(residual[fits])), float(shares[1]))
+
+
+def _slope(lab: np.ndarray, spread: float) -> np.ndarray:
+    """Lightness per pixel, less what the backdrop's own grain gives."""
+    lightness = cv2.GaussianBlur(lab[..., 0], (0, 0), 0.8)
+    right = cv2.Sobel(lightness, cv2.CV_32F, 1, 0, scale=0.25)
+    down = cv2.Sobel(lightness, cv2.CV_32F, 0, 1, scale=0.25)
+    return np.maximum(cv2.magnitude(right, down) - spread, 0).astype(np.float32)
+
+
+def _in_shadow(
+    lab: np.ndarray, surface: np.ndarray, difference: np.ndarray, tolerance: float, slope: np.ndarray
+) -> np.ndarray:
+    """Darker than the backdrop but of its hue, and without hard edges."""
+    ratio = lab[..., 0] / np.maximum(surface[..., 0], 1)
+    hue = np.sqrt((difference[..., 1:] ** 2).sum(-1))
+    return (ratio > 0.4) & (ratio < 1) & (hue < tolerance + 2) & (slope < 2.5)
+
+
+def _not_connected_with_border(passable: np.ndarray) -> np.ndarray:
+    _, parts = cv2.connectedComponents(passable.astype(np.uint8), connectivity=4)
+    rim = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    rest = (~np.isin(parts, rim[rim > 0])).astype(np.uint8)
+    opened = cv2.morphologyEx(rest, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    parts = np.asarray(parts)
+    areas = stats[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0
+    return (areas >= max(1, 0.03 * areas.max()))[parts] & (parts > 0)
+
+
+def _solidity(mask: np.ndarray) -> float:
+    """The mask's area over that of the convex hulls of its parts."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    hulls = sum(cv2.contourArea(cv2.convexHull(contour)) for contour in contours)
+    return sum(cv2.contourArea(contour) for contour in contours) / hulls if hulls else 0.0
+
+
+def _edges_are_inside(mask: np.ndarray, slope: np.ndarray) -> bool:
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    hard = slope > _HARD_SLOPE
+    return bool(np.count_nonzero(hard & ~near) <= 0.4 * np.count_nonzero(hard))
+
+
+def _see_through(same: np.ndarray, mask: np.ndarray, backdrop: _Backdrop) -> np.ndarray:
+    """Openings such as a mug's handle. Before white they cannot be told from white print, and stay product."""
+    lightness, a, b = backdrop.surface.mean((0, 1)).tolist()
+    if lightness > 85 and np.hypot(a, b) < 10:
+        return np.zeros_like(mask)
+    inner = cv2.erode((same & mask).astype(np.uint8), np.ones((3, 3), np.uint8))
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] > 0.005 * mask.sum()
+    large[0] = False
+    return cv2.dilate(large[parts].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def _bounding_box(found: np.ndarray) -> np.ndarray:
+    box = np.zeros_like(found)
+    rows, columns = np.flatnonzero(found.sum(1) > 1), np.flatnonzero(found.sum(0) > 1)
+    if rows.size and columns.size:
+        box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return box
