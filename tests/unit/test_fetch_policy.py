@@ -32,7 +32,7 @@ def test_a_policy_out_of_range_is_refused(values):
         FetchPolicy(**values)
 
 
-@pytest.mark.parametrize("base_url", ["", "images/", "file:///images", "http://"])
+@pytest.mark.parametrize("base_url", ["", "images/", "file:///images", "ftp://h.example/", "http://"])
 def test_a_base_url_that_is_not_http_is_refused_at_once(base_url):
     with pytest.raises(ValueError, match=r".+"):
         fetch_all([], FetchPolicy(), base_url=base_url)
