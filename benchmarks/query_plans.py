@@ -1,0 +1,417 @@
+"""The plan of every statement that runs per tick, per batch or per page, on a large catalogue.
+
+Fills an empty database, calls the real functions, catches what they execute, and asks the database for the plan of each
+SELECT, UPDATE and DELETE. Each is then run once more in a transaction that is rolled back, for the time it takes and
+the rows it examines. "FULL SCAN" marks a plan that reads a whole table, "index scan" one that reads a whole index.
+
+    python benchmarks/query_plans.py [--images 1000000] [--boxes 10000000] [--url sqlite:////tmp/plans.db]
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, make_url
+
+from imgpipe_dagster.catalogue import batches, images, schema
+from imgpipe_dagster.catalogue.alerts import write_alert
+from imgpipe_dagster.catalogue.engine import connect, transact
+from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
+from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
+from imgpipe_dagster.catalogue.publishing import publish_batch
+from imgpipe_dagster.catalogue.tables import (
+    BATCH_TABLES,
+    Alert,
+    BatchState,
+    Claimant,
+    DetectedImage,
+    Detection,
+    ImageBatch,
+    ImageMetric,
+    ImagePrediction,
+    ImageStatus,
+    MetadataReport,
+    ProductGroup,
+    ProductImage,
+    PublishedPrediction,
+    QcStatus,
+    RawImage,
+    SensorTick,
+    Sku,
+    ValidatedImage,
+)
+from imgpipe_dagster.catalogue.ticks import note_tick
+
+ONE_ROW_TABLES = frozenset({"alembic_version"})
+IMAGES_IN_ONE_GO = 50_000
+MODEL = "shelf_yolo11n-0123456789"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement as it was executed, and the call that executed it."""
+
+    call: str
+    sql: str
+    parameters: Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the database does for a statement.
+
+    Attributes:
+        statement: Which.
+        steps: The database's own words, one for each table.
+        full_scans: The steps that read a whole table.
+        index_scans: The steps that read a whole index.
+        rows: Rows read (MariaDB), or steps of the virtual machine in thousands (SQLite, which does not count rows).
+        milliseconds: Of one execution, results fetched.
+    """
+
+    statement: Statement
+    steps: tuple[str, ...]
+    full_scans: tuple[str, ...]
+    index_scans: tuple[str, ...]
+    rows: int
+    milliseconds: float
+
+
+class Recorder:
+    """Catches what an engine executes while a call is watched; inserts of values have no plan and are left out."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.statements: list[Statement] = []
+        self._call: str | None = None
+        event.listen(engine, "before_cursor_execute", self._note)
+
+    @contextmanager
+    def watch(self, call: str) -> Iterator[None]:
+        """Attribute what is executed in the block to ``call``."""
+        self._call = call
+        try:
+            yield
+        finally:
+            self._call = None
+
+    def _note(self, _conn: object, _cursor: object, sql: str, parameters: Any, _context: object, many: bool) -> None:
+        if self._call is None or not sql.startswith(("SELECT", "UPDATE", "DELETE")):
+            return
+        statement = Statement(self._call, sql, parameters[0] if many else parameters)
+        if not any((s.call, s.sql) == (statement.call, statement.sql) for s in self.statements):
+            self.statements.append(statement)
+
+
+def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 500) -> None:
+    """Fill an empty catalogue.
+
+    The last twentieth of the images waits; before it come four open batches, two that failed and two that are held;
+    of the rest, one image in fifty was rejected.
+    """
+    batch_count = image_count * 19 // 20 // batch_size
+    claimed = batch_count * batch_size
+    held, failed, is_open = batch_count - 8, batch_count - 6, batch_count - 4
+    n = sa.literal_column("n", sa.Integer)
+
+    def batch_key(number: sa.ColumnElement[int]) -> sa.ColumnElement[str]:
+        return sa.literal("20261120-") + sa.cast(number + 100_000, sa.String(10))
+
+    def insert(
+        connection: Connection, table: type, columns: dict[str, Any], source: sa.FromClause, *where: Any
+    ) -> None:
+        query = sa.select(*(sa.literal(v) if isinstance(v, str | int | float) else v for v in columns.values()))
+        connection.execute(sa.insert(table).from_select(list(columns), query.select_from(source).where(*where)))
+
+    with engine.begin() as connection:
+        state = sa.case((n > is_open, "claimed"), (n > failed, "failed"), (n > held, "held"), else_="analysed")
+        columns = {"batch_key": batch_key(n), "state": state, "image_count": batch_size}
+        insert(connection, ImageBatch, columns, _numbers(engine, 1, batch_count))
+        insert(connection, Sku, {"sku_id": _named("SKU", n)}, _numbers(engine, 0, image_count // 5))
+        insert(connection, ProductGroup, {"product_group_id": _named("group", n)}, _numbers(engine, 0, 999))
+        insert(connection, SensorTick, {"sensor_name": _named("sensor", n)}, _numbers(engine, 1, 10))
+        columns = {
+            "kind": "batch_failed",
+            "subject": "s",
+            "body": "b",
+            "dedupe_key": _named("key", n),
+            "sent_at": _named("2026-11-20 10:00:00.", n + 100_000),
+        }
+        insert(connection, Alert, columns, _numbers(engine, 1, 1000))
+    for first in range(1, image_count + 1, IMAGES_IN_ONE_GO):
+        numbers = _numbers(engine, first, min(first + IMAGES_IN_ONE_GO - 1, image_count))
+        batch = (n - 1) // batch_size + 1
+        rejected = sa.or_(n % 50 == 0, sa.and_(batch > failed, batch <= is_open))
+        status = sa.case(
+            (n > claimed, "pending"),
+            (sa.or_(batch > is_open, sa.and_(batch > held, batch <= failed)), "processing"),
+            (rejected, "failed"),
+            else_="completed",
+        )
+        reason = sa.case((sa.and_(n <= claimed, n % 1000 == 0), "truncated"), (n % 50 == 0, "http_not_found"))
+        mine = sa.and_(
+            ProductImage.id.between(first, first + IMAGES_IN_ONE_GO - 1), ProductImage.batch_key.is_not(None)
+        )
+        image = {"batch_key": ProductImage.batch_key, "image_id": ProductImage.id}
+        digest = ProductImage.source_key
+        answer = sa.case((ProductImage.reason.is_(None), "predicted"), else_="rejected")
+        with engine.begin() as connection:
+            columns = {
+                "id": n,
+                "image_url": _named("https://cdn.example/", n),
+                "source_key": _named("digest", n),
+                "sku_id": _named("SKU", n % (image_count // 5)),
+                "temple_id": _named("temple", n % 1000),
+                "status": status,
+                "qc_status": sa.case((n % 20 == 0, "needs_review"), (n % 20 == 1, "rejected"), else_="auto_approved"),
+                "batch_key": sa.case((n <= claimed, batch_key(batch))),
+                "reason": sa.case((status == "failed", sa.func.coalesce(reason, "batch_failed"))),
+            }
+            insert(connection, ProductImage, columns, numbers)
+            for table, own in {
+                RawImage: {"object_key": digest, "sha256": digest, "fetch_attempts": 1, "fetch_seconds": 0.05},
+                ValidatedImage: {"object_key": digest, "sha256": digest, "width": 1280, "height": 960},
+                DetectedImage: {"object_count": 10, "model_version": MODEL},
+                ImagePrediction: {"status": answer, "object_count": 10, "top_class": _class(ProductImage.id)},
+                MetadataReport: {"object_key": digest, "sha256": digest, "byte_size": 4000},
+                PublishedPrediction: {"status": ProductImage.status},
+                ImageMetric: {"phase": "before", "score": 70, "width": 1280, "height": 960, "byte_size": 240_000},
+            }.items():
+                insert(connection, table, {**image, **own}, ProductImage.__table__, mine)
+            name = (
+                ProductImage.batch_key + ":" + sa.cast(ProductImage.id, sa.String(20)) + ":" + sa.cast(n, sa.String(4))
+            )
+            box = {"class_id": n % 3, "class_name": _class(n), "confidence": 0.5, "x1": 1, "y1": 1, "x2": 9, "y2": 9}
+            boxes = ProductImage.__table__.join(_numbers(engine, 1, max(1, box_count // claimed)), sa.true())
+            insert(connection, Detection, {**image, **box, "detection_id": name, "model_version": MODEL}, boxes, mine)
+    with engine.begin() as connection:
+        for table in ProductImage.metadata.sorted_tables:
+            connection.exec_driver_sql(f"ANALYZE TABLE {table.name}" if _is_mysql(engine) else f"ANALYZE {table.name}")
+
+
+def calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What runs per tick, per batch and per page, in an order in which it can run; a label and the call."""
+    limits = batches.BatchLimits(max_wait_s=0)
+    opened = batches.open_batches(engine)
+    with engine.connect() as connection:
+        done, failed, held = (
+            connection.scalars(
+                sa.select(ImageBatch.batch_key).where(ImageBatch.state == state).order_by(ImageBatch.id.desc()).limit(1)
+            ).one()
+            for state in (BatchState.ANALYSED, BatchState.FAILED, BatchState.HELD)
+        )
+    yield "tick: require_current", lambda: schema.require_current(engine)
+    yield "tick: open_batches", lambda: batches.open_batches(engine)
+    yield "tick: claim_batch", lambda: batches.claim_batch(engine, limits, Claimant.SENSOR)
+    yield "tick: begin_attempt", lambda: batches.begin_attempt(engine, opened[0])
+    yield "tick: hold_batch", lambda: batches.hold_batch(engine, opened[1], "canceled")
+    yield "tick: fail_batch", lambda: batches.fail_batch(engine, opened[2], "lost")
+    yield "tick: note_tick", lambda: note_tick(engine, "sensor1", "nothing")
+    yield "batch: get_batch", lambda: batches.get_batch(engine, done)
+    yield "batch: note_heartbeat", lambda: batches.note_heartbeat(engine, done)
+    yield "batch: images_of_batch", lambda: images.images_of_batch(engine, done)
+    alert = {"kind": "k", "subject": "s", "body": "b", "dedupe_key": "new"}
+    yield "batch: write_alert", lambda: transact(engine, lambda connection: write_alert(connection, **alert))
+    for table in BATCH_TABLES:
+        name = table.__tablename__
+        frame = load_batch(engine, name, done)
+        yield f"batch: load_batch({name})", lambda name=name: load_batch(engine, name, done)
+        if name == PublishedPrediction.__tablename__:
+            yield "batch: publish_batch", lambda name=name, frame=frame: publish_batch(engine, name, done, frame)
+        else:
+            yield (
+                f"batch: replace_batch({name})",
+                lambda name=name, frame=frame: replace_batch(engine, name, done, frame),
+            )
+    yield "batch: release_batch", lambda: batches.release_batch(engine, opened[3])
+    yield "batch: summarize_batches", lambda: images.summarize_batches(engine, [done])
+    yield "batch: count_stages", lambda: images.count_stages(engine, [done, failed])
+    yield "import: import_rows", lambda: import_rows(engine, [_import_row(number) for number in range(1000)])
+    yield "retry: by batch", lambda: batches.retry_images(engine, batch_key=held)
+    yield "retry: by batch, in batches", lambda: batches.retry_images(engine, batch_key=failed, batch_size=100)
+    yield "retry: by reason", lambda: batches.retry_images(engine, reason="truncated")
+    yield "retry: all", lambda: batches.retry_images(engine)
+    yield "status: waiting_images", lambda: batches.waiting_images(engine, at_most=1)
+    yield "status: last_prediction_age_s", lambda: images.last_prediction_age_s(engine)
+    yield "status: count_by_reason", lambda: images.count_by_reason(engine)
+    yield "status: count_by_status", lambda: images.count_by_status(engine)
+    yield "status: count_batches_by_state", lambda: images.count_batches_by_state(engine)
+    for name, query in pages().items():
+        yield f"page: {name}", lambda query=query: _read(engine, query)
+
+
+def pages() -> dict[str, sa.Select[Any]]:
+    """What lists and detail pages ask for: fifty rows after a cursor, by what people filter."""
+    image, boxes, answers = ProductImage, _view(Detection), _view(ImagePrediction)
+    after = sa.select(image).where(image.id > 1000).order_by(image.id).limit(50)
+    return {
+        "images": after,
+        "images by status": after.where(image.status == ImageStatus.COMPLETED),
+        "images by status and reason": after.where(image.status == ImageStatus.FAILED, image.reason == "truncated"),
+        "images by SKU": after.where(image.sku_id == "SKU7"),
+        "images by temple": after.where(image.temple_id == "temple7"),
+        "images by batch": after.where(image.batch_key == "20261120-100005"),
+        "images by review status": after.where(image.qc_status == QcStatus.NEEDS_REVIEW),
+        "boxes of an image": sa.select(boxes).where(boxes.c.image_id == 1001),
+        "boxes of a batch": sa.select(boxes).where(boxes.c.batch_key == "20261120-100005"),
+        "boxes by class": sa.select(boxes)
+        .where(boxes.c.class_name == "can", boxes.c.image_id > 1000)
+        .order_by(boxes.c.image_id)
+        .limit(50),
+        "answers of 50 images": sa.select(answers).where(answers.c.image_id.in_(range(1001, 1051))),
+        "answers by top class": sa.select(answers)
+        .where(answers.c.top_class == "can", answers.c.image_id > 1000)
+        .order_by(answers.c.image_id)
+        .limit(50),
+        "newest answers": sa.select(answers)
+        .where(answers.c.created_at < sa.literal_column("'2100-01-01'"))
+        .order_by(answers.c.created_at.desc())
+        .limit(50),
+        "newest batches": sa.select(ImageBatch).where(ImageBatch.id < 2**62).order_by(ImageBatch.id.desc()).limit(50),
+        "alerts to send": sa.select(Alert).where(Alert.sent_at.is_(None)).order_by(Alert.id).limit(50),
+    }
+
+
+def examine(engine: Engine) -> list[Plan]:
+    """Make every call and ask for the plan of each statement that it executed."""
+    recorder = Recorder(engine)
+    plans: list[Plan] = []
+    for label, call in calls(engine):
+        with recorder.watch(label):
+            call()
+        plans += [explain(engine, statement) for statement in recorder.statements]
+        recorder.statements.clear()
+    return plans
+
+
+def explain(engine: Engine, statement: Statement) -> Plan:
+    """The plan of one statement, and what one more execution of it costs; its changes are rolled back."""
+    with engine.connect().execution_options(imgpipe_writes=True) as connection, connection.begin() as transaction:
+        words = "EXPLAIN" if _is_mysql(engine) else "EXPLAIN QUERY PLAN"
+        rows = connection.exec_driver_sql(f"{words} {statement.sql}", statement.parameters).mappings().all()
+        steps, full, index = _mariadb_steps(rows) if _is_mysql(engine) else _sqlite_steps(rows)
+        read = _count_rows_mariadb if _is_mysql(engine) else _count_steps_sqlite
+        with read(connection) as examined:
+            started = time.perf_counter()
+            result = connection.exec_driver_sql(statement.sql, statement.parameters)
+            if result.returns_rows:
+                result.all()
+            seconds = time.perf_counter() - started
+        transaction.rollback()
+    return Plan(statement, steps, full, index, examined[0], seconds * 1000)
+
+
+Steps = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
+
+def _sqlite_steps(rows: Any) -> Steps:
+    details = [row["detail"] for row in rows]
+    scans = [detail for detail in details if detail.startswith("SCAN ") and detail.split()[1] not in ONE_ROW_TABLES]
+    scans = [scan for scan in scans if not scan.startswith(("SCAN CONSTANT ROW", "SCAN anon_", "SCAN ("))]
+    index = [scan for scan in scans if "USING" in scan]
+    return tuple(details), tuple(scan for scan in scans if scan not in index), tuple(index)
+
+
+def _mariadb_steps(rows: Any) -> Steps:
+    steps, full, index = [], [], []
+    for row in rows:
+        extra = f" ({row['Extra']})" if row["Extra"] else ""
+        step = f"{row['table']}: {row['type']} {row['key'] or ''}{extra}".replace("  ", " ")
+        steps.append(step)
+        if row["table"] is None or row["table"].startswith("<") or row["table"] in ONE_ROW_TABLES:
+            continue  # a constant, or rows that another step has found
+        if row["type"] == "ALL":
+            full.append(step)
+        elif row["type"] == "index":
+            index.append(step)
+    return tuple(steps), tuple(full), tuple(index)
+
+
+@contextmanager
+def _count_rows_mariadb(connection: Connection) -> Iterator[list[int]]:
+    def read() -> int:
+        return sum(int(row[1]) for row in connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'"))
+
+    before, found = read(), [0]
+    asking = read() - before  # the question itself reads rows
+    yield found
+    found[0] = read() - before - 2 * asking
+
+
+@contextmanager
+def _count_steps_sqlite(connection: Connection) -> Iterator[list[int]]:
+    found = [0]
+
+    def count() -> int:
+        found[0] += 1
+        return 0
+
+    driver: Any = connection.connection.driver_connection
+    driver.set_progress_handler(count, 1000)
+    yield found
+    driver.set_progress_handler(None, 0)
+
+
+def _numbers(engine: Engine, first: int, last: int) -> sa.FromClause:
+    """The numbers from first to last, as column ``n``."""
+    if _is_mysql(engine):
+        return sa.text(f"SELECT seq AS n FROM seq_{first}_to_{last}").columns(sa.column("n")).subquery("numbers")
+    numbers = sa.select(sa.literal(first).label("n")).cte("numbers", recursive=True)
+    return numbers.union_all(sa.select(numbers.c.n + 1).where(numbers.c.n < last))
+
+
+def _named(name: Any, number: Any) -> sa.ColumnElement[str]:
+    return (sa.literal(name) if isinstance(name, str) else name) + sa.cast(number, sa.String(20))
+
+
+def _class(number: Any) -> sa.ColumnElement[str]:
+    return sa.case((number % 3 == 0, "bottle"), (number % 3 == 1, "can"), else_="gap")
+
+
+def _view(table: Any) -> sa.FromClause:
+    return sa.table(f"current_{table.__tablename__}", *(sa.column(c.name, c.type) for c in table.__table__.c))
+
+
+def _import_row(number: int) -> ImportRow:
+    return ImportRow(f"https://cdn.example/new/{number}.jpg", sku_id=f"SKU{number % 300}", product_group_id="group5")
+
+
+def _read(engine: Engine, query: sa.Select[Any]) -> None:
+    with engine.connect() as connection:
+        connection.execute(query).all()
+
+
+def _is_mysql(engine: Engine) -> bool:
+    return engine.dialect.name in ("mysql", "mariadb")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--boxes", type=int, default=10_000_000)
+    parser.add_argument("--url", help="an empty database; default: SQLite in a temporary folder")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        engine = connect(make_url(options.url or f"sqlite:///{folder}/catalogue.db"))
+        schema.upgrade(engine)
+        started = time.perf_counter()
+        fill(engine, image_count=options.images, box_count=options.boxes)
+        filled = time.perf_counter() - started
+        plans = examine(engine)
+        engine.dispose()
+    unit = "rows" if _is_mysql(engine) else "k steps"
+    print(f"{engine.dialect.name}, {options.images:,} images, {options.boxes:,} boxes, filled in {filled:.0f} s\n")
+    print(f"| call | plan | {unit} | ms | |\n|---|---|---|---|---|")
+    for plan in plans:
+        mark = "**FULL SCAN**" if plan.full_scans else "index scan" if plan.index_scans else ""
+        call = f"{plan.statement.call}, {plan.statement.sql.split()[0]}"
+        print(f"| {call} | {'; '.join(plan.steps)} | {plan.rows} | {plan.milliseconds:.1f} | {mark} |")
+
+
+if __name__ == "__main__":
+    main()
