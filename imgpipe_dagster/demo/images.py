@@ -99,8 +99,8 @@ class DemoFile:
         name: The file's name in the folder and, percent-encoded, in its URL.
         kind: How it is made.
         seed: The scene in it; two files of one seed, kind and size have the same bytes.
-        width: Of the upright picture, in pixels.
-        height: Of the upright picture, in pixels.
+        width: Of the upright picture that a good file shows, in pixels.
+        height: The same, in pixels.
         sku: The article's number.
         product_group: The article's group.
         temple_id: The site that the picture comes from.

@@ -153,6 +153,7 @@ def release(checkpoint: Path, weights: Path, image_size: int) -> None:
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)
     model = (state["ema"] or state["model"]).half()
     model.args = {"imgsz": image_size, "task": "detect"}
+    model.pt_path = None
     for parameter in model.parameters():
         parameter.requires_grad = False
     weights.parent.mkdir(parents=True, exist_ok=True)

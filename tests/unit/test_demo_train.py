@@ -55,6 +55,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
     model = YOLO("yolo11n.yaml").model
     model.args = {"project": "/home/someone/secret", "imgsz": 64}
+    model.pt_path = "/home/someone/first.pt"
     path = tmp_path / "best.pt"
     state = {
         "epoch": 3,
