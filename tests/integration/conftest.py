@@ -1,5 +1,9 @@
-"""Real servers for the tests: a MariaDB on a temporary data directory, and moto's S3 server. Both on 127.0.0.1 only."""
+"""Real servers for the tests: MariaDB on a temporary data directory, moto's S3 server, a CDN; and whole installations.
 
+All listen on 127.x addresses only.
+"""
+
+import json
 import os
 import shutil
 import signal
@@ -7,18 +11,29 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import uuid
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
+import cv2
 import pymysql
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from imgpipe_dagster.catalogue import schema
+from imgpipe_dagster.catalogue.engine import connect
+from imgpipe_dagster.demo.render import render_scene
+from imgpipe_dagster.instance import PROJECT_DIR
 
 PASSWORD = "imgpipe-test"
 MARIADB_PROGRAMS = ("mariadbd", "mariadb-install-db")
-START_LIMIT_S = 60
+START_LIMIT_S = 120
 
 
 def free_port() -> int:
@@ -29,6 +44,8 @@ def free_port() -> int:
 
 class ServerProcess:
     """A server in its own process group, with its output in a file."""
+
+    environment: dict[str, str] | None = None  # that of this process
 
     def __init__(self, command: list[str], log: Path):
         self.command = command
@@ -41,7 +58,9 @@ class ServerProcess:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
         # Its input ends when this process does, however that comes about: a killed session takes its servers along.
         self.guard = subprocess.Popen(
             ["sh", "-c", f"read line; kill -s KILL -- -{self.process.pid}"],
@@ -243,3 +262,214 @@ def s3_bucket(s3_client):
     name = f"imgpipe-{uuid.uuid4().hex[:12]}"
     s3_client.create_bucket(Bucket=name)
     return name
+
+
+CDN_HOST = "127.0.0.9"  # an address of its own, so that a test can allow it and nothing else
+
+
+class Cdn(ThreadingHTTPServer):
+    """Serves bytes by name. It counts what it is asked for, and can be held: requests then wait for `release`."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self):
+        super().__init__((CDN_HOST, 0), CdnHandler)
+        self.files: dict[str, bytes] = {}
+        self.redirects: dict[str, str] = {}
+        self.unavailable: dict[str, int] = {}  # how many times a name is still answered with 503
+        self._asked = 0
+        self._served_at_most = float("inf")
+        self._changed = threading.Condition()
+
+    def hold_after(self, answers: int) -> None:
+        """Answer so many requests more, and hold the next ones."""
+        with self._changed:
+            self._served_at_most = self._asked + answers
+
+    def release(self) -> None:
+        """Answer every request, also those that are held."""
+        with self._changed:
+            self._served_at_most = float("inf")
+            self._changed.notify_all()
+
+    def wait_until_asked(self, times: int, limit_s: float = 90) -> None:
+        """Wait for the request of that number, counted from the first one of all."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._asked >= times, limit_s), f"{self._asked} requests only"
+
+    def url(self, name: str) -> str:
+        return f"http://{CDN_HOST}:{self.server_port}/{name}"
+
+    def answer(self, name: str) -> tuple[int, dict[str, str], bytes]:
+        with self._changed:
+            self._asked += 1
+            number = self._asked
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: number <= self._served_at_most)
+            if self.unavailable.get(name):
+                self.unavailable[name] -= 1
+                return 503, {}, b""
+        if name in self.redirects:
+            return 302, {"Location": self.redirects[name]}, b""
+        return (200, {}, self.files[name]) if name in self.files else (404, {}, b"")
+
+    def handle_error(self, request, client_address):
+        """A client that was killed in the middle of an answer is what the tests want."""
+
+
+class CdnHandler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        status, headers, body = self.server.answer(self.path.lstrip("/").partition("?")[0])
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format, *arguments):
+        """Silence."""
+
+
+class Installation:
+    """An installation of its own: the command line in real processes, and its catalogue read from outside."""
+
+    def __init__(self, folder: Path, database_url: str, models: Path):
+        self.folder = folder
+        self.home = folder / "home"
+        self.home.mkdir(parents=True)
+        (self.home / "models").symlink_to(models)
+        self._started: list[subprocess.Popen[str]] = []
+        self.engine = connect(make_url(database_url))
+        schema.upgrade(self.engine)
+        foreign = ("IMGPIPE_", "MYSQL_", "DAGSTER_", "AWS_")
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
+            "IMGPIPE_HOME": str(self.home),
+            "IMGPIPE_DATABASE_URL": database_url,
+            "IMGPIPE_FETCH_ALLOW_NETWORKS": json.dumps([f"{CDN_HOST}/32"]),
+            "IMGPIPE_FETCH_TIMEOUT_S": "300",  # a CDN that is held is asked once
+        }
+
+    def start(self, *arguments: str, program: str = "imgpipe", **settings: str) -> subprocess.Popen[str]:
+        """Start a command; it gets Ctrl-C also where a shell has told this process to ignore it."""
+        process = subprocess.Popen(
+            ["env", "--default-signal=INT", str(Path(sys.executable).with_name(program)), *arguments],
+            env=self.environment | settings,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+        """Wait for a command's end."""
+        out, err = process.communicate(timeout=150)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def close(self) -> None:
+        """End what a failed test has left running."""
+        for process in self._started:
+            with process:
+                process.kill()
+        self.engine.dispose()
+
+    def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return self.finish(self.start(*arguments, **settings))
+
+    def add(self, *urls: str | None) -> None:
+        """Bring in rows as a foreign program would."""
+        with self.engine.begin() as connection:
+            for url in urls:
+                connection.execute(sa.text("INSERT INTO product_images (image_url) VALUES (:url)"), {"url": url})
+
+    def query(self, sql: str) -> list[tuple]:
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(sql))]
+
+
+class Webserver(ServerProcess):
+    """Dagster's web server over an installation."""
+
+    def __init__(self, installation: Installation):
+        self.port = free_port()
+        self.environment = installation.environment | {"DAGSTER_HOME": str(installation.home / "dagster")}
+        program = Path(sys.executable).with_name("dagster-webserver")
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-w", str(PROJECT_DIR / "workspace.yaml")]
+        super().__init__([str(program), *options], installation.home / "webserver.log")
+
+    def answers(self) -> bool:
+        try:
+            return "version" in self.ask("{ version }")
+        except OSError:
+            return False
+
+    def ask(self, query: str, **variables: str) -> str:
+        """The answer to a GraphQL query, as text."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read().decode()
+
+
+@pytest.fixture
+def cdn():
+    with Cdn() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.release()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def scenes() -> list[bytes]:
+    """Small JPEGs of shelves in which the demo weights find something, each different."""
+    return [cv2.imencode(".jpg", render_scene(seed, 640, 480).image)[1].tobytes() for seed in range(4)]
+
+
+@pytest.fixture(scope="session")
+def exported_models(tmp_path_factory) -> Path:
+    """The demo weights, exported and compiled once for all installations."""
+    folder = tmp_path_factory.mktemp("models")
+    export = (
+        "import sys; from pathlib import Path; from imgpipe_dagster.settings import DEMO_WEIGHTS\n"
+        "from imgpipe_dagster.models.detector import DetectorOptions, load_detector\n"
+        "load_detector(str(DEMO_WEIGHTS), DetectorOptions(), cache_dir=Path(sys.argv[1])).close()"
+    )
+    subprocess.run([sys.executable, "-c", export, str(folder)], check=True, capture_output=True, timeout=280)
+    return folder
+
+
+@pytest.fixture
+def install(tmp_path, exported_models):
+    """Makes installations: `install(database_url)`, more than one with a name each."""
+    made: list[Installation] = []
+
+    def make(database_url: str, name: str = "installation") -> Installation:
+        made.append(Installation(tmp_path / name, database_url, exported_models))
+        return made[-1]
+
+    yield make
+    for installation in made:
+        installation.close()
+
+
+@pytest.fixture
+def start_webserver():
+    """Starts Dagster's web server over an installation: `start_webserver(installation).ask("{ version }")`."""
+    with ExitStack() as stack:
+
+        def start(installation: Installation) -> Webserver:
+            server = Webserver(installation)
+            stack.callback(server.kill)
+            server.start()
+            return server
+
+        yield start

@@ -1,0 +1,304 @@
+"""Whole runs in real processes: killed, interrupted, doubled, cut off from database and store, fed with odd rows."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+
+from imgpipe_dagster.store import LocalStore, S3Store
+
+ONE_ROW_AN_IMAGE = [
+    "raw_images",
+    "validated_images",
+    "detected_images",
+    "image_predictions",
+    "metadata_reports",
+    "published_predictions",
+]
+OUTAGE_S = 10
+
+
+@pytest.fixture
+def catalogue_of(scenes, cdn):
+    """Fills an installation with rows of good images, each file different: `catalogue_of(installation, 12)`."""
+
+    def fill(installation, count):
+        for number in range(count):
+            cdn.files[f"{number}.jpg"] = scenes[number % len(scenes)] + bytes([number])  # bytes behind a JPEG are legal
+        installation.add(*(cdn.url(f"{number}.jpg") for number in range(count)))
+
+    return fill
+
+
+@pytest.fixture
+def store_disk(tmp_path):
+    """Mounts a disk on the folder `store`: `store_disk("mount", ...)`."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    folder = tmp_path / "store"
+    folder.mkdir()
+    yield lambda *command: subprocess.run([*command, folder], check=True)
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def odd_rows(cdn, scenes):
+    """URLs with the reason that each must end with, and the files behind them; None is a success."""
+    cdn.files.update(
+        {
+            "good.jpg": scenes[0],
+            "flaky.jpg": scenes[1],
+            "page.jpg": b"<!DOCTYPE html><html><body>Not here</body></html>",
+            "empty.jpg": b"",
+            "truncated.jpg": scenes[2][: len(scenes[2]) * 6 // 10],
+        }
+    )
+    cdn.unavailable["flaky.jpg"] = 3
+    cdn.redirects["inside.jpg"] = "http://169.254.169.254/latest/meta-data/"
+    return [
+        (None, "url_missing"),
+        ("  ", "url_missing"),
+        ("a photo.jpg", "url_invalid"),
+        ("file:///etc/passwd", "url_scheme_not_allowed"),
+        ("http://2130706433/a.jpg", "address_not_allowed"),
+        (cdn.url("inside.jpg"), "address_not_allowed"),
+        (cdn.url("good.jpg"), None),
+        (cdn.url("good.jpg"), None),
+        (cdn.url("missing.jpg"), "http_not_found"),
+        (cdn.url("flaky.jpg"), None),
+        (cdn.url("page.jpg"), "not_an_image"),
+        (cdn.url("empty.jpg"), "empty_file"),
+        (cdn.url("truncated.jpg"), "truncated"),
+    ]
+
+
+def assert_all_answered_once(installation, count):
+    """Every image is completed, and no table has a row too few or too many, whichever run wrote it."""
+    ids = [(number,) for number in range(1, count + 1)]
+    assert installation.query("SELECT status, COUNT(*) FROM product_images GROUP BY status") == [("completed", count)]
+    for table in ONE_ROW_AN_IMAGE:
+        assert installation.query(f"SELECT image_id FROM {table} ORDER BY image_id") == ids, table
+    boxes = installation.query("SELECT image_id, COUNT(*) FROM detections GROUP BY image_id ORDER BY image_id")
+    counted = installation.query("SELECT image_id, object_count FROM detected_images ORDER BY image_id")
+    assert boxes == counted
+    assert min(found for _, found in counted) > 0
+    places = installation.query("SELECT image_id, class_id, x1, y1, x2, y2 FROM detections")
+    assert len(set(places)) == len(places)
+
+
+def states(installation):
+    return installation.query("SELECT state, attempt FROM image_batches ORDER BY id")
+
+
+def statuses(installation):
+    return dict(installation.query("SELECT status, COUNT(*) FROM product_images GROUP BY status"))
+
+
+def test_a_run_that_is_killed_in_mid_batch_loses_and_doubles_nothing(install, database_url, cdn, catalogue_of):
+    installation = install(database_url)
+    catalogue_of(installation, 12)
+    cdn.hold_after(6)  # the second batch of four has two of its files
+    victim = installation.start("run", "--once", IMGPIPE_BATCH_SIZE="4")
+    cdn.wait_until_asked(8)
+    victim.send_signal(signal.SIGKILL)
+    installation.finish(victim)
+    assert states(installation) == [("analysed", 1), ("claimed", 1)]
+    assert statuses(installation) == {"completed": 4, "processing": 4, "pending": 4}
+
+    cdn.release()
+    successor = installation.run("run", "--once", IMGPIPE_BATCH_SIZE="4", IMGPIPE_HEARTBEAT_LIMIT_S="0.1")
+    assert successor.returncode == 0, successor.stderr
+    assert states(installation) == [("analysed", 1), ("analysed", 2), ("analysed", 1)]
+    assert_all_answered_once(installation, 12)
+
+
+def test_a_run_that_may_still_live_is_left_alone(install, tmp_path, cdn, catalogue_of):
+    installation = install(f"sqlite:///{tmp_path}/catalogue.db")
+    catalogue_of(installation, 3)
+    cdn.hold_after(1)
+    first = installation.start("run", "--once")
+    cdn.wait_until_asked(3)
+    second = installation.run("run", "--once", "--json")
+    assert (second.returncode, json.loads(second.stdout)["batches"]) == (0, 0)
+    assert states(installation) == [("claimed", 1)]
+    cdn.release()
+    assert installation.finish(first).returncode == 0
+    assert_all_answered_once(installation, 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_images_of_an_interrupted_run_wait_again(install, tmp_path, cdn, catalogue_of, number):
+    installation = install(f"sqlite:///{tmp_path}/catalogue.db")
+    catalogue_of(installation, 5)
+    cdn.hold_after(2)
+    interrupted = installation.start("run", "--once", IMGPIPE_BATCH_SIZE="4")
+    cdn.wait_until_asked(4)
+    interrupted.send_signal(number)
+    ended = installation.finish(interrupted)  # although the CDN never answers
+    assert ended.returncode == 130, ended.stderr
+    assert "the images of batch" in ended.stderr
+    assert "wait again" in ended.stderr
+    assert statuses(installation) == {"pending": 5}
+
+    cdn.release()
+    again = installation.run("run", "--once", IMGPIPE_BATCH_SIZE="4")
+    assert again.returncode == 0, again.stderr
+    assert_all_answered_once(installation, 5)
+
+
+def test_a_backfill_beside_the_first_run_of_its_batch_writes_the_same_rows(install, mariadb_url, cdn, catalogue_of):
+    installation = install(mariadb_url)
+    catalogue_of(installation, 6)
+    cdn.hold_after(0)
+    first = installation.start("run", "--once")
+    cdn.wait_until_asked(6)
+    ((batch,),) = installation.query("SELECT batch_key FROM image_batches")
+    backfill = installation.start(
+        *("asset", "materialize", "-m", "imgpipe_dagster.definitions"),
+        *("--select", "*published_predictions", "--partition", batch),
+        program="dagster",
+        DAGSTER_HOME=str(installation.home / "dagster"),
+    )
+    cdn.wait_until_asked(12)  # both have begun the same downloads
+    cdn.release()
+    for process in (first, backfill):
+        ended = installation.finish(process)
+        assert ended.returncode == 0, ended.stderr
+    assert states(installation) == [("analysed", 1)]
+    assert_all_answered_once(installation, 6)
+
+
+def test_a_run_outlives_ten_seconds_without_the_database(install, mariadb, mariadb_url, cdn, catalogue_of):
+    installation = install(mariadb_url)
+    catalogue_of(installation, 8)
+    cdn.hold_after(2)
+    run = installation.start("run", "--once", "--json", IMGPIPE_BATCH_SIZE="4")
+    cdn.wait_until_asked(4)
+    mariadb.kill()
+    cdn.release()
+    time.sleep(OUTAGE_S)
+    mariadb.start()
+    ended = installation.finish(run)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["completed"] == 8
+    assert_all_answered_once(installation, 8)
+
+
+SPOILT = {
+    "size=64k": ("is full: free some space", "size=64m"),
+    "ro,size=64m": ("is read-only: mount it writable or choose another folder", "rw"),
+}
+
+
+@pytest.mark.parametrize("options", SPOILT)
+def test_a_store_that_is_full_or_read_only_fails_the_batch_until_it_is_mended(
+    install, tmp_path, store_disk, cdn, catalogue_of, options
+):
+    message, mended = SPOILT[options]
+    installation = install(f"sqlite:///{tmp_path}/catalogue.db")
+    catalogue_of(installation, 6)
+    store_disk("mount", "-t", "tmpfs", "-o", options, "tmpfs")
+    installation.environment["IMGPIPE_STORE_URL"] = (tmp_path / "store").as_uri()
+    ended = installation.run("run", "--once", "--json")
+    assert ended.returncode == 3
+    assert f"The store folder {tmp_path}/store {message}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    summary = json.loads(ended.stdout)
+    ((batch, reason),) = installation.query("SELECT batch_key, reason FROM image_batches")
+    assert (summary["failed"], summary["rejected_by_reason"]) == (6, {"batch_failed": 6})
+    assert message in summary["errors"][batch]
+    assert message in reason
+    assert states(installation) == [("failed", 3)]
+    assert installation.query("SELECT DISTINCT status, reason FROM product_images") == [("failed", "batch_failed")]
+    ((kind, subject, body),) = installation.query("SELECT kind, subject, body FROM alerts")
+    assert (kind, subject) == ("batch_failed", f"Batch {batch} failed after 3 attempts")
+    assert message in body
+    assert f"imgpipe retry --batch {batch}" in body
+
+    store_disk("mount", "-o", f"remount,{mended}")
+    assert installation.run("retry", "--batch", batch).stdout == "6 images will be processed again.\n"
+    again = installation.run("run", "--once")
+    assert again.returncode == 0, again.stderr
+    assert states(installation) == [("failed", 3), ("analysed", 1)]
+    assert_all_answered_once(installation, 6)
+
+
+def test_every_odd_row_ends_with_its_reason_and_the_counts_agree(install, tmp_path, cdn, scenes):
+    installation = install(f"sqlite:///{tmp_path}/catalogue.db")
+    wanted = odd_rows(cdn, scenes)
+    installation.add(*(url for url, _ in wanted))
+    ended = installation.run("run", "--once", "--json")
+    assert ended.returncode == 3, ended.stderr
+
+    reasons = [reason for _, reason in wanted]
+    statuses = ["failed" if reason else "completed" for reason in reasons]
+    assert installation.query("SELECT status, reason FROM product_images ORDER BY id") == [
+        *zip(statuses, reasons, strict=True)
+    ]
+    predictions = ["rejected" if reason else "predicted" for reason in reasons]
+    assert installation.query("SELECT status, reason FROM image_predictions ORDER BY image_id") == [
+        *zip(predictions, reasons, strict=True)
+    ]
+    attempts = dict(installation.query("SELECT image_url, fetch_attempts FROM raw_images"))
+    assert attempts[cdn.url("flaky.jpg")] == 4
+    assert attempts["file:///etc/passwd"] == 0
+    twice = installation.query(f"SELECT object_key FROM raw_images WHERE image_url = '{cdn.url('good.jpg')}'")
+    assert len(twice) == 2
+    assert len(set(twice)) == 1
+
+    summary = json.loads(ended.stdout)
+    assert (summary["images"], summary["completed"], summary["failed"]) == (13, 3, 10)
+    assert summary["rejected_by_reason"] == Counter(filter(None, reasons))
+    by_class = dict(installation.query("SELECT class_name, COUNT(*) FROM detections GROUP BY class_name"))
+    assert summary["objects_by_class"] == by_class
+    assert summary["objects"] == sum(by_class.values()) > 0
+    shown = json.loads(installation.run("status", "--json").stdout)
+    assert shown["images"] == {"completed": 3, "failed": 10}
+    assert shown["failed_by_reason"] == summary["rejected_by_reason"]
+
+
+def test_mariadb_and_s3_give_the_same_answers_as_sqlite_and_a_folder(
+    install, tmp_path, mariadb_url, s3_server, s3_client, s3_bucket, cdn, scenes
+):
+    small = install(f"sqlite:///{tmp_path}/catalogue.db", "small")
+    large = install(mariadb_url, "large")
+    large.environment.update(
+        IMGPIPE_STORE_URL=f"s3://{s3_bucket}/pictures",
+        IMGPIPE_S3_ENDPOINT_URL=s3_server.endpoint_url,
+        IMGPIPE_S3_REGION="us-east-1",
+        AWS_ACCESS_KEY_ID="testing",
+        AWS_SECRET_ACCESS_KEY="testing",
+    )
+    stores = [LocalStore(small.home / "store"), S3Store(s3_client, s3_bucket, "pictures")]
+    answers = []
+    for installation, store in zip((small, large), stores, strict=True):
+        installation.add(*(url for url, _ in odd_rows(cdn, scenes)))
+        ended = installation.run("run", "--once")
+        assert ended.returncode == 3, ended.stderr
+        answers.append([*map(installation.query, SAME_EVERYWHERE), reports_of(installation, store)])
+    assert answers[0] == answers[1]
+    assert all(answers[0])
+
+
+SAME_EVERYWHERE = [
+    "SELECT id, image_url, status, reason FROM product_images ORDER BY id",
+    "SELECT image_id, object_key, sha256, byte_size, reason, detail FROM raw_images ORDER BY image_id",
+    "SELECT image_id, object_key, image_format, width, height, reason, detail FROM validated_images ORDER BY image_id",
+    "SELECT image_id, status, reason, object_count, top_class, top_confidence, detector_version"
+    " FROM image_predictions ORDER BY image_id",
+    "SELECT image_id, class_id, class_name, confidence, x1, y1, x2, y2, model_version"
+    " FROM detections ORDER BY detection_id",
+]
+
+
+def reports_of(installation, store):
+    """The JSON reports that the rows point at, without what is another in every run."""
+    reports = []
+    for (key,) in installation.query("SELECT object_key FROM metadata_reports ORDER BY image_id"):
+        report = json.loads(store.get(key))
+        del report["batch_key"], report["predicted_at"]
+        reports.append(report)
+    return reports
