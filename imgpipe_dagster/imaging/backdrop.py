@@ -46,13 +46,11 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     distance = np.sqrt((difference**2).sum(-1))
     slope = _slope(lab, backdrop.spread)
     same = distance < tolerance
-    mask = _not_connected_with_border(same)
-    lit = _not_connected_with_border(same | _in_shadow(lab, backdrop.surface, difference, tolerance, slope))
-    found = mask | (slope > _HARD_SLOPE)
+    shaded = _not_connected_with_border(same)
+    mask = _not_connected_with_border(same | _in_shadow(lab, backdrop.surface, difference, tolerance, slope))
     # A grey product can itself pass for a shadow, and is then eaten.
-    sure = _solidity(lit) > _solidity(mask) - 0.12 and _edges_are_inside(lit, slope)
-    mask = lit
-    mask = mask & ~_see_through(same, mask, backdrop) if sure else _bounding_box(found)
+    sure = _solidity(mask) > _solidity(shaded) - 0.12 and _edges_are_inside(mask, slope)
+    mask = mask & ~_see_through(same, mask, backdrop) if sure else _bounding_box(mask | (slope > _HARD_SLOPE))
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0, sure
 
 
@@ -101,10 +99,9 @@ def _not_connected_with_border(passable: np.ndarray) -> np.ndarray:
     rest = (~np.isin(parts, rim[rim > 0])).astype(np.uint8)
     opened = cv2.morphologyEx(rest, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
     _, parts, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
-    parts = np.asarray(parts)
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0
-    return (areas >= max(1, 0.03 * areas.max()))[parts] & (parts > 0)
+    return np.isin(parts, np.flatnonzero(areas >= max(1, 0.03 * areas.max())))
 
 
 def _solidity(mask: np.ndarray) -> float:
