@@ -32,13 +32,23 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("IMGPIPE_MYSQL_HOST", "MYSQL_HOST"),
         description="With MYSQL_PORT, MYSQL_USER, MYSQL_PASSWORD, MYSQL_DATABASE: another way to name the catalogue.",
     )
-    mysql_port: int = Field(default=3306, validation_alias=AliasChoices("IMGPIPE_MYSQL_PORT", "MYSQL_PORT"))
-    mysql_user: str = Field(default="root", validation_alias=AliasChoices("IMGPIPE_MYSQL_USER", "MYSQL_USER"))
+    mysql_port: int = Field(
+        default=3306,
+        validation_alias=AliasChoices("IMGPIPE_MYSQL_PORT", "MYSQL_PORT"),
+        description="Port of MYSQL_HOST.",
+    )
+    mysql_user: str = Field(
+        default="root", validation_alias=AliasChoices("IMGPIPE_MYSQL_USER", "MYSQL_USER"), description="User there."
+    )
     mysql_password: SecretStr = Field(
-        default=SecretStr(""), validation_alias=AliasChoices("IMGPIPE_MYSQL_PASSWORD", "MYSQL_PASSWORD")
+        default=SecretStr(""),
+        validation_alias=AliasChoices("IMGPIPE_MYSQL_PASSWORD", "MYSQL_PASSWORD"),
+        description="Password there.",
     )
     mysql_database: str = Field(
-        default="image_enhancer", validation_alias=AliasChoices("IMGPIPE_MYSQL_DATABASE", "MYSQL_DATABASE")
+        default="image_enhancer",
+        validation_alias=AliasChoices("IMGPIPE_MYSQL_DATABASE", "MYSQL_DATABASE"),
+        description="Database there.",
     )
 
     # Store
@@ -110,20 +120,6 @@ class Settings(BaseSettings):
     freshness_warn_minutes: float = Field(default=30, gt=0, description="Predictions older than this warn in the UI.")
     freshness_minutes: float = Field(default=60, gt=0, description="Predictions older than this are stale.")
 
-    auto_approve_threshold: float = Field(
-        default=75,
-        ge=0,
-        le=100,
-        validation_alias=AliasChoices("IMGPIPE_AUTO_APPROVE_THRESHOLD", "AUTO_APPROVE_THRESHOLD"),
-        description="Enhanced images that score above are approved without a person.",
-    )
-    target_min_dimension: int = Field(
-        default=1500,
-        ge=1,
-        validation_alias=AliasChoices("IMGPIPE_TARGET_MIN_DIMENSION", "TARGET_MIN_DIMENSION"),
-        description="Enhanced images are upscaled to at least this many pixels.",
-    )
-    retention_days: int = Field(default=90, ge=1, description="Age at which finished batches may be pruned.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What the CLI logs.")
 
     @field_validator("home")

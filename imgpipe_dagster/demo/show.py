@@ -43,7 +43,7 @@ def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
 
     engine = connect(settings.catalogue_url)
     upgrade(engine)
-    folder = settings.home / "images"
+    folder = settings.home / "images" / str(count)  # the files of one count have other names than those of another
     with Progress(console=err) as progress:
         task = progress.add_task("rendering images", total=count)
         files = write_demo_images(folder, count, lambda _file: progress.advance(task))

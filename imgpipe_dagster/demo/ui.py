@@ -45,7 +45,7 @@ def _serve(settings: Settings, port: int, count: int, interval_s: float) -> int:
     prepare_dagster_home(settings)
     engine = connect(settings.catalogue_url)
     upgrade(engine)
-    folder = settings.home / "images"
+    folder = settings.home / "images" / str(count)  # the files of one count have other names than those of another
     with Progress(console=out) as progress:
         task = progress.add_task("rendering images", total=count)
         files = write_demo_images(folder, count, lambda _file: progress.advance(task))

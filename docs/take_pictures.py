@@ -1,0 +1,86 @@
+"""Takes the pictures of the UI for the documents, after `make demo`: ``.venv/bin/python docs/take_pictures.py``."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from imgpipe_dagster.demo.home import demo_environment, demo_home
+
+DOCS = Path(__file__).parent
+PORT = 3117
+URL = f"http://127.0.0.1:{PORT}"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+
+
+def main() -> None:
+    """Start a webserver over the demo's runs, walk through it, stop it."""
+    home = demo_home()
+    environment = {**os.environ, **demo_environment(home, batch_size=40, batch_max_wait_s=0)}
+    command = [str(Path(sys.executable).with_name("dagster-webserver")), "-w", "workspace.yaml", "-p", str(PORT)]
+    server = subprocess.Popen(command, env=environment, cwd=DOCS.parent, start_new_session=True)  # noqa: S603 - ours
+    try:
+        wait_for_server()
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            picture_of_the_graph(browser.new_page(viewport={"width": 4600, "height": 1500}))
+            picture_of_a_sheet(browser.new_page(viewport={"width": 1400, "height": 760}))
+            browser.close()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def wait_for_server() -> None:
+    """Wait until the webserver answers."""
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(f"{URL}/server_info", timeout=5).close()  # noqa: S310 - our own server
+        except (urllib.error.URLError, OSError):
+            time.sleep(1)
+        else:
+            return
+    raise TimeoutError(f"{URL} does not answer")
+
+
+def picture_of_the_graph(page: Page) -> None:
+    """The asset graph with its groups unfolded."""
+    page.goto(f"{URL}/asset-groups", timeout=120_000)
+    page.wait_for_timeout(8_000)
+    for group in ("analysis", "ingest"):
+        box = page.locator("foreignObject", has_text=group).first.bounding_box()
+        if box is None:
+            raise RuntimeError(f"the group {group} is not shown")
+        page.mouse.click(box["x"] + box["width"] - 26, box["y"] + 22)
+        page.wait_for_timeout(4_000)
+    page.mouse.move(2300, 1450)
+    page.wait_for_timeout(1_000)
+    boxes = [b for b in (node.bounding_box() for node in page.locator("foreignObject").all()) if b]
+    left, top = min(b["x"] for b in boxes) - 20, min(b["y"] for b in boxes) - 20
+    right, bottom = (max(b[at] + b[size] for b in boxes) + 20 for at, size in (("x", "width"), ("y", "height")))
+    page.screenshot(
+        path=DOCS / "images" / "asset-graph.png",
+        clip={"x": left, "y": top, "width": right - left, "height": bottom - top},
+    )
+
+
+def picture_of_a_sheet(page: Page) -> None:
+    """The contact sheet of one batch, as the asset's page shows it."""
+    page.goto(f"{URL}/assets/detections?view=partitions", timeout=120_000)
+    page.wait_for_timeout(5_000)
+    page.get_by_text("-000002").first.click()
+    page.wait_for_timeout(4_000)
+    page.get_by_text("Show Markdown").first.click()
+    page.wait_for_timeout(2_000)
+    page.screenshot(path=DOCS / "images" / "contact-sheet.png")
+
+
+if __name__ == "__main__":
+    main()

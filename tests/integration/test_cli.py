@@ -1,0 +1,113 @@
+"""The command line as people call it, in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+IMGPIPE = str(Path(sys.executable).with_name("imgpipe"))
+COMMANDS = [
+    *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
+    *(["run"], ["status"], ["retry"], ["doctor"], ["models", "download"], ["demo"]),
+]
+
+
+@pytest.fixture
+def imgpipe(tmp_path):
+    def call(*arguments, **environment):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("IMGPIPE_", "MYSQL_"))}
+        return subprocess.run(
+            [IMGPIPE, *arguments],
+            cwd=tmp_path,
+            env={**clean, "COLUMNS": "120", **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(imgpipe, command):
+    result = imgpipe(*command, "--help")
+    assert result.returncode == 0
+    assert f"imgpipe {' '.join(command)}" in " ".join(result.stdout.replace("│", " ").split())
+    assert "Example:" in result.stdout
+
+
+def test_the_commands_are_these(imgpipe):
+    listed = imgpipe("--help").stdout
+    assert all(name in listed for name in ("db", "import", "run", "status", "retry", "doctor", "models", "demo"))
+
+
+def test_a_new_installation_takes_an_import_twice_and_adds_it_once(imgpipe, tmp_path):
+    assert "now at revision" in imgpipe("db", "upgrade").stdout
+    assert "already at revision" in imgpipe("db", "upgrade").stdout
+    assert imgpipe("import", "sample", "--output", "my.csv").returncode == 0
+    first = json.loads(imgpipe("import", "csv", "my.csv", "--json").stdout)
+    second = json.loads(imgpipe("import", "csv", "my.csv", "--json").stdout)
+    assert (first["inserted"], second["inserted"], second["known"]) == (first["read"], 0, first["read"])
+    found = json.loads(imgpipe("status", "--json").stdout)
+    assert found["images"] == {"pending": first["read"]}
+    assert found["last_prediction_age_s"] is None
+    assert (tmp_path / ".imgpipe").is_dir()
+
+
+def test_bad_rows_are_named_by_line_and_the_good_ones_kept(imgpipe, tmp_path):
+    (tmp_path / "x.csv").write_text(
+        "image_url,sku_id\nhttps://cdn.example.com/a.jpg,S1\n,S2\nhttps://cdn.example.com/b.jpg,S3\n"
+    )
+    imgpipe("db", "upgrade")
+    result = imgpipe("import", "csv", "x.csv")
+    assert "2 new" in result.stdout
+    assert "line 3" in result.stdout
+
+
+def test_a_catalogue_that_is_not_there_is_one_clear_line(imgpipe):
+    result = imgpipe("status")
+    assert result.returncode == 1
+    assert "imgpipe db upgrade" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_setting_that_makes_no_sense_is_one_clear_line_without_its_value(imgpipe):
+    result = imgpipe("status", IMGPIPE_BATCH_SIZE="canary")
+    assert result.returncode == 1
+    assert "batch_size" in result.stderr
+    assert "canary" not in result.stderr + result.stdout
+
+
+def test_an_unknown_reason_is_refused_with_the_list(imgpipe):
+    imgpipe("db", "upgrade")
+    result = imgpipe("retry", "--reason", "bad_mood")
+    assert result.returncode == 2
+    assert "truncated" in result.stderr
+
+
+def test_a_run_with_nothing_to_do_is_a_success(imgpipe):
+    imgpipe("db", "upgrade")
+    result = imgpipe("run", "--once", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["batches"] == 0
+
+
+def test_the_doctor_says_what_to_do(imgpipe):
+    before = {f["what"]: f for f in json.loads(imgpipe("doctor", "--json").stdout)}
+    assert before["Catalogue"]["advice"] == "imgpipe db upgrade"
+    imgpipe("db", "upgrade")
+    result = imgpipe("doctor", "--json")
+    assert [f["what"] for f in json.loads(result.stdout) if not f["ok"]] == []
+    assert result.returncode == 0
+    missing = json.loads(imgpipe("doctor", "--json", IMGPIPE_DETECTOR_WEIGHTS="/nowhere/best.pt").stdout)
+    assert [f["what"] for f in missing if not f["ok"]] == ["Detector"]
+
+
+def test_the_printed_schema_is_what_the_older_system_had_in_a_script(imgpipe):
+    printed = imgpipe("db", "sql", "--dialect", "mysql").stdout
+    tables = ("product_groups", "skus", "product_images", "image_metrics", "processing_jobs", "enhancement_configs")
+    assert all(f"CREATE TABLE {name} (" in printed for name in (*tables, "qc_review_logs", "options"))
