@@ -59,16 +59,22 @@ class Installation:
         with self.engine.begin() as connection:
             connection.execute(sa.insert(ProductImage), [{"image_url": url} for url in urls])
 
+    @property
+    def run_once_command(self) -> list[str]:
+        """`imgpipe run --once`, for a process with this installation's environment."""
+        return [str(Path(sys.executable).with_name("imgpipe")), "run", "--once", "--json"]
+
     def run_once(self) -> None:
-        """`imgpipe run --once` in a process of its own."""
-        command = [str(Path(sys.executable).with_name("imgpipe")), "run", "--once", "--json"]
-        subprocess.run(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        """Process all that waits, in a process of its own."""
+        quiet = subprocess.DEVNULL
+        subprocess.run(self.run_once_command, env=self.environment, stdout=quiet, stderr=quiet, check=True)
 
     def last_batch_seconds(self) -> float:
         """From the claim of the newest batch to the published statuses of its images, by the database's times."""
         newest = sa.select(ImageBatch.created_at, ImageBatch.analysed_at).order_by(ImageBatch.id.desc()).limit(1)
         with self.engine.connect() as connection:
             claimed, published = connection.execute(newest).one()
+        assert published is not None
         return (published - claimed).total_seconds()
 
     def last_run_steps(self) -> dict[str, float]:
