@@ -8,6 +8,7 @@ import numpy as np
 
 from imgpipe_dagster.models.detector import Boxes, Detector, DetectorOptions, K, decode, fingerprint, stream
 from imgpipe_dagster.models.letterbox import Letterbox, fitting_size
+from imgpipe_dagster.models.memory import keep_freed_pictures
 from imgpipe_dagster.models.nms import Found, boxes_from_end2end, boxes_from_raw
 from imgpipe_dagster.models.runtime import OpenVinoRuntime
 from imgpipe_dagster.models.weights import (
@@ -30,6 +31,7 @@ class OpenVinoDetector(Detector):
 
     def __init__(self, weights: Path, digest: str, options: DetectorOptions, *, cache_dir: Path) -> None:
         """Load, after what conversion is needed; see ``load_detector``."""
+        keep_freed_pictures()
         model = openvino_file(weights, digest, cache_dir)
         if options.precision == "int8" and not is_quantised(model.path):
             pictures = calibration_pictures(options.calibration_dir)
