@@ -92,8 +92,8 @@ def open_batches(engine: Engine) -> list[Batch]:
 
 def get_batch(engine: Engine, batch_key: str) -> Batch | None:
     """The batch of that key, or None."""
-    with engine.connect() as connection:
-        return next(iter(_batches(connection, ImageBatch.batch_key == batch_key)), None)
+    found = transact(engine, lambda connection: _batches(connection, ImageBatch.batch_key == batch_key), writes=False)
+    return found[0] if found else None
 
 
 def note_heartbeat(engine: Engine, batch_key: str) -> None:

@@ -50,12 +50,15 @@ def connect(url: URL) -> Engine:
             raise CatalogueError(f"The catalogue runs on SQLite or MySQL/MariaDB, not on {other!r}.")
 
 
-def transact(engine: Engine, work: Callable[[Connection], T], *, retry_for_s: float = RETRY_FOR_S) -> T:
+def transact(
+    engine: Engine, work: Callable[[Connection], T], *, writes: bool = True, retry_for_s: float = RETRY_FOR_S
+) -> T:
     """Run ``work`` in one transaction; on a deadlock, a lock timeout or an outage run it again, whole.
 
     Args:
         engine: The catalogue.
         work: Reads and writes through the connection it is given; it may run several times.
+        writes: False where ``work`` only reads: on SQLite it then waits for no writer.
         retry_for_s: When this many seconds have passed, the next transient error is raised.
 
     Raises:
@@ -65,7 +68,7 @@ def transact(engine: Engine, work: Callable[[Connection], T], *, retry_for_s: fl
     pause = 0.05
     while True:
         try:
-            with engine.connect().execution_options(imgpipe_writes=True) as connection, connection.begin():
+            with engine.connect().execution_options(imgpipe_writes=writes) as connection, connection.begin():
                 return work(connection)
         except DBAPIError as error:
             if not is_transient(error) or time.monotonic() >= deadline:

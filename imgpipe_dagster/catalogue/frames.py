@@ -72,9 +72,8 @@ def load_batch(engine: Engine, name: str, batch_key: str) -> pd.DataFrame:
     """The rows of one batch in the order of the primary key, each column with the type that the table gives it."""
     table = batch_table(name)
     query = sa.select(table).where(table.c.batch_key == batch_key).order_by(*table.primary_key.columns)
-    with engine.connect() as connection:
-        result = connection.execute(query)
-        frame = pd.DataFrame(result.mappings().all(), columns=list(table.c.keys()))
+    rows = transact(engine, lambda connection: connection.execute(query).mappings().all(), writes=False)
+    frame = pd.DataFrame(rows, columns=list(table.c.keys()))
     return frame.astype({column.name: _pandas_type(column) for column in table.c})
 
 

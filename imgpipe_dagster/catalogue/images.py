@@ -7,6 +7,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import (
     DetectedImage,
     Detection,
@@ -29,8 +30,8 @@ def images_of_batch(engine: Engine, batch_key: str) -> pd.DataFrame:
         .where(ProductImage.batch_key == batch_key)
         .order_by(ProductImage.id)
     )
-    with engine.connect() as connection:
-        frame = pd.DataFrame(connection.execute(query).mappings().all(), columns=["image_id", "image_url"])
+    rows = transact(engine, lambda connection: connection.execute(query).mappings().all(), writes=False)
+    frame = pd.DataFrame(rows, columns=["image_id", "image_url"])
     return frame.astype({"image_id": "int64", "image_url": "string"})
 
 

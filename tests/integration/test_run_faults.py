@@ -6,9 +6,14 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from imgpipe_dagster.catalogue.batches import BatchLimits, claim_batch, get_batch
+from imgpipe_dagster.catalogue.frames import load_batch
+from imgpipe_dagster.catalogue.images import images_of_batch
+from imgpipe_dagster.catalogue.tables import Claimant
 from imgpipe_dagster.store import LocalStore, S3Store
 
 ONE_ROW_AN_IMAGE = [
@@ -185,6 +190,26 @@ def test_a_run_outlives_ten_seconds_without_the_database(install, mariadb, maria
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["completed"] == 8
     assert_all_answered_once(installation, 8)
+
+
+def test_what_a_run_reads_waits_for_a_database_that_is_away(install, mariadb, mariadb_url):
+    engine = install(mariadb_url).engine
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO product_images (image_url) VALUES ('http://cdn/a.jpg')")
+    batch = claim_batch(engine, BatchLimits(max_wait_s=0), Claimant.CLI)
+    mariadb.kill()
+    with ThreadPoolExecutor() as pool:
+        reads = [
+            pool.submit(images_of_batch, engine, batch.key),
+            pool.submit(get_batch, engine, batch.key),
+            pool.submit(load_batch, engine, "raw_images", batch.key),
+        ]
+        time.sleep(1)
+        assert not any(read.done() for read in reads)
+        mariadb.start()
+        images, found, rows = (read.result() for read in reads)
+    assert images["image_url"].tolist() == ["http://cdn/a.jpg"]
+    assert (found.key, found.image_count, len(rows)) == (batch.key, 1, 0)
 
 
 SPOILT = {
