@@ -76,7 +76,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class _View:
-    """The product as it is judged: grey float32, (height, width), and mask; view per picture pixels; where it begins."""
+    """The product as judged: grey float32, (height, width), and mask; view per picture pixels; where it begins."""
 
     grey: np.ndarray
     mask: np.ndarray

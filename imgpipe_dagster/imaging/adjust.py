@@ -1,0 +1,109 @@
+"""Changes of tone and detail: noise reduction, light and colour, sharpening. Shapes and sizes stay.
+
+All pictures are uint8 BGR of shape (height, width, 3); masks are uint8 of shape (height, width), 255 for product.
+"""
+
+import cv2
+import numpy as np
+
+_STRONG_NOISE = 8.0
+
+
+def denoise(image: np.ndarray, sigma: float, strength: float = 1.0) -> np.ndarray:
+    """Reduce noise of a standard deviation of ``sigma`` grey levels.
+
+    A bilateral filter (Tomasi, Manduchi, ICCV 1998) as wide as the noise; above 8 grey levels non-local means (Buades,
+    Coll, Morel: Non-Local Means Denoising, IPOL 2011), which keeps text where a wide bilateral filter would not.
+
+    Returns:
+        uint8 BGR of the same shape.
+    """
+    if sigma * strength > _STRONG_NOISE:
+        level = 0.8 * sigma * strength
+        return np.asarray(cv2.fastNlMeansDenoisingColored(image, None, level, level, 5, 13))
+    return np.asarray(cv2.bilateralFilter(image, 5, max(4.0, 3 * sigma) * strength, 2.0))
+
+
+def correct_light(image: np.ndarray, mask: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """Exposure, contrast and white balance, judged on the product alone.
+
+    A colour cast is what the nearly neutral pixels of the whole picture have in common, if it is small: a large one may
+    be the scene's own colour. Lightness is stretched to a usual range by no more than a factor of six, and its median
+    lifted by a gamma curve; hue and saturation stay, as all channels are scaled alike.
+
+    Args:
+        image: uint8 BGR, (height, width, 3).
+        mask: uint8, (height, width), above 127 where the product is.
+        strength: 1 is usual, 0 changes nothing, 2 is strong.
+
+    Returns:
+        uint8 BGR of the same shape.
+    """
+    if strength == 0:
+        return image
+    balanced = _balance(image, strength)
+    grey = cv2.cvtColor(balanced, cv2.COLOR_BGR2GRAY)
+    factor = min(1.0, 256 / max(grey.shape))
+    small = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    inside = cv2.resize(mask, small.shape[::-1], interpolation=cv2.INTER_AREA) > 127
+    tones = small[inside] if inside.any() else small.ravel()
+    low, middle, high = (float(np.quantile(tones, share)) for share in (0.01, 0.5, 0.99))
+    curve = _tone_curve(low, middle, high, strength)
+    gain = curve / np.maximum(np.arange(256), 1)
+    gains = gain.astype(np.float32)[grey]
+    # A channel that would clip takes the whole pixel with it, so that bright colours keep their hue.
+    gains = np.minimum(gains, np.maximum(255 / np.maximum(balanced.max(-1), 1), 1)).astype(np.float32)
+    return (balanced * gains[..., None]).clip(0, 255).round().astype(np.uint8)
+
+
+def _tone_curve(low: float, middle: float, high: float, strength: float) -> np.ndarray:
+    """New lightness for each of the 256 old ones."""
+    black = min(low, 12.0 + max(0.0, 0.3 * (low - 12)))
+    white = max(high, 235.0) if high < 235 else high
+    span = max(high - low, 1.0)
+    slope = min((white - black) / span, 6.0)
+    levels = np.arange(256, dtype=np.float64)
+    stretched = ((levels - low) * slope + black).clip(0, 255)
+    stretched_middle = float(np.clip((middle - low) * slope + black, 1, 254))
+    gamma = np.clip(np.log(100 / 255) / np.log(stretched_middle / 255), 0.5, 1.0) if stretched_middle < 100 else 1.0
+    wanted = 255 * (stretched / 255) ** gamma
+    return (levels + min(strength, 1.0) * (wanted - levels)) * max(1.0, 1 + 0.15 * (strength - 1))
+
+
+def _balance(image: np.ndarray, strength: float) -> np.ndarray:
+    factor = min(1.0, 256 / max(image.shape[:2]))
+    small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_BGR2LAB)
+    neutral = (np.hypot(lab[..., 1], lab[..., 2]) < 10) & (lab[..., 0] > 30) & (lab[..., 0] < 97)
+    if neutral.mean() < 0.1:
+        return image
+    cast = np.median(lab[neutral], 0)
+    if np.hypot(cast[1], cast[2]) < 2:
+        return image
+    # The cast's own colour becomes the grey of its lightness: one factor per channel (von Kries).
+    tint = cv2.cvtColor(cast.reshape(1, 1, 3).astype(np.float32), cv2.COLOR_LAB2BGR)[0, 0]
+    factors = 1 + min(strength, 1.0) * (tint.mean() / np.maximum(tint, 1e-3) - 1)
+    return (image * factors).clip(0, 255).round().astype(np.uint8)
+
+
+def sharpen(image: np.ndarray, amount: float, scale: float = 1.0) -> np.ndarray:
+    """Unsharp mask that keeps text legible: differences of noise size stay, and edges do not overshoot into halos.
+
+    Args:
+        image: uint8 BGR, (height, width, 3).
+        amount: Share of the detail that is added.
+        scale: How much the picture was enlarged before: detail is that much wider.
+
+    Returns:
+        uint8 BGR of the same shape.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    detail = grey - cv2.GaussianBlur(grey, (0, 0), 1.2 * max(1.0, min(scale, 4.0)))
+    detail = np.sign(detail) * np.maximum(np.abs(detail) - 1.5, 0)
+    size = 2 * round(max(1.0, min(scale, 4.0))) + 1
+    kernel = np.ones((size, size), np.uint8)
+    overshoot = 10
+    sharp = np.clip(
+        grey + 1.6 * amount * detail, cv2.erode(grey, kernel) - overshoot, cv2.dilate(grey, kernel) + overshoot
+    )
+    return (image + (sharp - grey)[..., None]).clip(0, 255).round().astype(np.uint8)
