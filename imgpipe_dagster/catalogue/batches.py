@@ -33,7 +33,7 @@ class BatchLimits:
 
     def due(self, waiting: int, oldest_wait_s: float) -> int:
         """How many images to claim now; 0 while it is worth waiting for more."""
-        if waiting < self.size and oldest_wait_s < self.max_wait_s:
+        if waiting == 0 or (waiting < self.size and oldest_wait_s < self.max_wait_s):
             return 0
         return max(self.size, min(self.max_size, waiting // BACKLOG_BATCHES))
 
@@ -60,12 +60,11 @@ def claim_batch(engine: Engine, limits: BatchLimits, claimant: Claimant) -> Batc
     Safe with any number of claimants: rows are chosen by their state under a lock that others skip, never by a
     cursor, because auto-increment order is not commit order.
     """
+    size = limits.due(*waiting_images(engine, at_most=limits.max_size * BACKLOG_BATCHES))
+    if size == 0:
+        return None
 
     def claim(connection: Connection) -> Batch | None:
-        waiting, oldest_wait_s = _waiting(connection, at_most=limits.max_size * BACKLOG_BATCHES)
-        size = limits.due(waiting, oldest_wait_s) if waiting else 0
-        if size == 0:
-            return None
         ids = connection.scalars(
             sa.select(ProductImage.id)
             .where(ProductImage.status == ImageStatus.PENDING)
@@ -80,14 +79,24 @@ def claim_batch(engine: Engine, limits: BatchLimits, claimant: Claimant) -> Batc
 
 def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float]:
     """How many images wait (counted up to ``at_most``), and for how many seconds the oldest has waited."""
-    with engine.connect() as connection:
-        return _waiting(connection, at_most)
+    pending = sa.select(ProductImage.id).where(ProductImage.status == ImageStatus.PENDING)
+
+    def look(connection: Connection) -> tuple[int, float]:
+        oldest = pending.with_only_columns(seconds_ago(ProductImage.updated_at)).order_by(ProductImage.id).limit(1)
+        oldest_wait_s = connection.scalar(oldest)
+        if oldest_wait_s is None:
+            return 0, 0.0
+        count = sa.select(sa.func.count()).select_from(pending.limit(at_most).subquery())
+        return connection.scalar(count) or 0, float(oldest_wait_s)
+
+    return transact(engine, look, writes=False)
 
 
 def open_batches(engine: Engine) -> list[Batch]:
     """Every batch that still needs a job, oldest first."""
-    with engine.connect() as connection:
-        return _batches(connection, ImageBatch.state == BatchState.CLAIMED)
+    return transact(
+        engine, lambda connection: _batches(connection, ImageBatch.state == BatchState.CLAIMED), writes=False
+    )
 
 
 def get_batch(engine: Engine, batch_key: str) -> Batch | None:
@@ -236,19 +245,6 @@ def retry_images(
         )
         transact(engine, lambda connection: connection.execute(closed))
     return total
-
-
-def _waiting(connection: Connection, at_most: int) -> tuple[int, float]:
-    oldest_wait_s = connection.scalar(
-        sa.select(seconds_ago(ProductImage.updated_at))
-        .where(ProductImage.status == ImageStatus.PENDING)
-        .order_by(ProductImage.id)
-        .limit(1)
-    )
-    if oldest_wait_s is None:
-        return 0, 0.0
-    some = sa.select(ProductImage.id).where(ProductImage.status == ImageStatus.PENDING).limit(at_most).subquery()
-    return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0, float(oldest_wait_s)
 
 
 def _form_batch(connection: Connection, ids: Sequence[int], claimant: Claimant) -> Batch:

@@ -17,8 +17,6 @@ from imgpipe_dagster.catalogue.batches import (
     hold_batch,
     open_batches,
 )
-from imgpipe_dagster.catalogue.engine import CatalogueError
-from imgpipe_dagster.catalogue.schema import require_current
 from imgpipe_dagster.catalogue.tables import Claimant
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.partitions import image_batches
@@ -129,12 +127,12 @@ def build_new_images_sensor(
         context: dg.SensorEvaluationContext, database: DatabaseResource
     ) -> dg.SensorResult | dg.SkipReason:
         try:
-            require_current(database.engine)
             result = tick(context.instance, database.engine, job, batch_limits, attempt_limits, max_open_batches)
             note_tick(database.engine, "new_images_sensor", f"{len(result)} runs requested")
-        except (SQLAlchemyError, CatalogueError) as error:
+        except SQLAlchemyError as error:
             # A failed read is not an empty source: say so and try again on the next tick.
-            return dg.SkipReason(f"The catalogue cannot be used: {_first_line(error)}")
+            advice = "If its schema is missing or old: imgpipe db upgrade"
+            return dg.SkipReason(f"The catalogue cannot be used: {_first_line(error)}. {advice}")
         if not result:
             return dg.SkipReason("No batch needs a run and no new batch is due.")
         return dg.SensorResult(

@@ -6,9 +6,10 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from imgpipe_dagster.catalogue.batches import Batch, get_batch
+from imgpipe_dagster.catalogue.batches import Batch, BatchLimits, get_batch
 from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch
-from imgpipe_dagster.sensors.new_images import Action, AttemptLimits, RunView, decide, run_key, view_of
+from imgpipe_dagster.catalogue.ticks import note_tick
+from imgpipe_dagster.sensors.new_images import Action, AttemptLimits, RunView, decide, run_key, tick, view_of
 
 LIMITS = AttemptLimits(max_attempts=3, heartbeat_limit_s=60)
 
@@ -154,7 +155,23 @@ def test_a_run_that_a_person_canceled_holds_its_batch(pipeline, sensor):
 
 def test_a_catalogue_that_cannot_be_read_is_not_an_empty_source(pipeline, sensor):
     with pipeline.engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE alembic_version")
+        connection.exec_driver_sql("DROP TABLE image_batches")
     skipped = sensor()
     assert isinstance(skipped, dg.SkipReason)
     assert "imgpipe db upgrade" in skipped.skip_message
+
+
+def test_a_tick_with_nothing_to_do_costs_three_short_queries(pipeline):
+    queries = []
+
+    @sa.event.listens_for(pipeline.engine, "before_cursor_execute")
+    def note(_connection, _cursor, statement, *_rest):
+        if not statement.startswith("BEGIN"):
+            queries.append(statement)
+
+    tick(pipeline.instance, pipeline.engine, "analyse", BatchLimits(), AttemptLimits(), max_open_batches=2)
+    note_tick(pipeline.engine, "new_images_sensor", "first")
+    queries.clear()
+    tick(pipeline.instance, pipeline.engine, "analyse", BatchLimits(), AttemptLimits(), max_open_batches=2)
+    note_tick(pipeline.engine, "new_images_sensor", "second")
+    assert len(queries) == 3, queries
