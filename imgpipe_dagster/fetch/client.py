@@ -38,7 +38,8 @@ def fetch_all(
         base_url: Prefix of requests that are only a file name.
         openers: Functions for URLs of other schemes, such as ``{"s3": read_object}``. They are called in threads with
             the URL as it was given; redirects never lead to them. KeyError and FileNotFoundError mean that there is no
-            such file, any other exception that it cannot be reached; openers retry for themselves.
+            such file, PermissionError that it may not be read, any other exception that it cannot be reached; openers
+            retry for themselves.
 
     Returns:
         An iterator of answers. It is a generator: close it, or take it to its end.

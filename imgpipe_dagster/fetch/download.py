@@ -95,6 +95,8 @@ class Downloader:
                 data = opened.result()
             case KeyError() | FileNotFoundError() as error:
                 raise _FetchError(Reason.HTTP_NOT_FOUND, str(error))
+            case PermissionError() as error:
+                raise _FetchError(Reason.ADDRESS_NOT_ALLOWED, str(error))
             case error:
                 raise _FetchError(Reason.CONNECT_FAILED, f"{type(error).__name__}: {error}")
         if len(data) > self._policy.max_bytes:
