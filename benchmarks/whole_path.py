@@ -12,13 +12,14 @@ start is left out and printed. Exports and compiled models are warm, as in stead
 import argparse
 import json
 import os
+import resource
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,27 @@ CREATE TABLE image_predictions (id INTEGER PRIMARY KEY, image_id INTEGER, boxes 
 
 @dataclass(frozen=True)
 class Round:
-    """One side's turn: from the first row read to the last one written, and the process around that."""
+    """One side's turn.
+
+    Attributes:
+        seconds: From the claim of the rows to the last answer written.
+        start_seconds: The rest of the process: its start and its end.
+        cpu_seconds: Of the whole process and its children; unlike the others hardly troubled by a busy machine.
+    """
 
     seconds: float
     start_seconds: float
+    cpu_seconds: float
+
+
+def time_process(run: Callable[[], float]) -> Round:
+    """Time a call that runs one process, waits for it, and gives the seconds that count."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    seconds = run()
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Round(seconds, wall - seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def is_image_corrupted(path: str) -> bool:
@@ -89,9 +107,9 @@ def take_serial_turn(urls: Iterable[str]) -> Round:
         connection.close()
         Path(folder, "files").mkdir()
         command = [sys.executable, "-W", "ignore", __file__, "--serial-script", str(database), f"{folder}/files"]
-        started = time.perf_counter()
-        seconds = float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-        return Round(seconds, time.perf_counter() - started - seconds)
+        return time_process(
+            lambda: float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        )
 
 
 def main() -> None:
@@ -119,26 +137,30 @@ def main() -> None:
         urls = (f"{cdn}/{number}" for number in range(10**9))  # each file of each round has bytes of its own
         installation.add(next(urls) for _ in range(20))
         installation.run_once()
+
+        def take_our_turn() -> float:
+            installation.run_once()
+            return installation.last_batch_seconds()
+
         ours: list[Round] = []
         theirs: list[Round] = []
         steps: list[dict[str, float]] = []
         for number in range(options.rounds):
             installation.add(next(urls) for _ in range(options.images))
-            started = time.perf_counter()
-            installation.run_once()
-            wall = time.perf_counter() - started
-            ours.append(Round(installation.last_batch_seconds(), wall - installation.last_batch_seconds()))
+            ours.append(time_process(take_our_turn))
             steps.append(installation.last_run_steps())
             theirs.append(take_serial_turn(next(urls) for _ in range(options.serial_images or options.images)))
             print(f"round {number + 1}: {ours[-1]} {theirs[-1]} load {os.getloadavg()[0]:.1f}", file=sys.stderr)
 
-    speed = options.images / statistics.median(turn.seconds for turn in ours)
-    serial_speed = (options.serial_images or options.images) / statistics.median(turn.seconds for turn in theirs)
+    serial_images = options.serial_images or options.images
+    serial_speed = serial_images / statistics.median(turn.seconds for turn in theirs)
     print(f"{options.images} images at {options.delay_ms:g} ms, {options.precision}, {os.cpu_count()} CPUs\n")
-    print("| side | images/s | process start, s | ratio |\n|---|---|---|---|")
-    for name, turns, images_per_s in (("imgpipe run --once", ours, speed), ("serial script", theirs, serial_speed)):
+    print("| side | images/s | ratio | CPU ms an image | process start, s |\n|---|---|---|---|---|")
+    for name, turns, images in (("imgpipe run --once", ours, options.images), ("serial script", theirs, serial_images)):
+        speed = images / statistics.median(turn.seconds for turn in turns)
+        cpu_ms = statistics.median(turn.cpu_seconds for turn in turns) / images * 1000
         start = statistics.median(turn.start_seconds for turn in turns)
-        print(f"| {name} | {images_per_s:.1f} | {start:.1f} | {images_per_s / serial_speed:.1f} |")
+        print(f"| {name} | {speed:.1f} | {speed / serial_speed:.1f} | {cpu_ms:.0f} | {start:.1f} |")
     print("\n| stage | seconds |\n|---|---|")
     for step in steps[0]:
         print(f"| {step} | {statistics.median(turn[step] for turn in steps):.2f} |")
