@@ -6,7 +6,7 @@ All pictures are uint8 BGR of shape (height, width, 3); masks are uint8 of shape
 import cv2
 import numpy as np
 
-_STRONG_NOISE = 8.0
+STRONG_NOISE = 8.0
 
 
 def denoise(image: np.ndarray, sigma: float, strength: float = 1.0) -> np.ndarray:
@@ -18,8 +18,8 @@ def denoise(image: np.ndarray, sigma: float, strength: float = 1.0) -> np.ndarra
     Returns:
         uint8 BGR of the same shape.
     """
-    if sigma * strength > _STRONG_NOISE:
-        level = 0.8 * sigma * strength
+    if sigma * strength > STRONG_NOISE:
+        level = 1.1 * sigma * strength
         return np.asarray(cv2.fastNlMeansDenoisingColored(image, None, level, level, 5, 13))
     return np.asarray(cv2.bilateralFilter(image, 5, max(4.0, 3 * sigma) * strength, 2.0))
 
@@ -27,9 +27,10 @@ def denoise(image: np.ndarray, sigma: float, strength: float = 1.0) -> np.ndarra
 def correct_light(image: np.ndarray, mask: np.ndarray, strength: float = 1.0) -> np.ndarray:
     """Exposure, contrast and white balance, judged on the product alone.
 
-    A colour cast is what the nearly neutral pixels of the whole picture have in common, if it is small: a large one may
-    be the scene's own colour. Lightness is stretched to a usual range by no more than a factor of six, and its median
-    lifted by a gamma curve; hue and saturation stay, as all channels are scaled alike.
+    A colour cast is what the nearly neutral pixels around the product have in common: a larger one may be the
+    backdrop's own colour, and the product's own tint is never taken for one. Lightness is stretched to a usual range by
+    no more than a factor of six, and its median lifted by a gamma curve; hue and saturation stay, as all channels are
+    scaled alike.
 
     Args:
         image: uint8 BGR, (height, width, 3).
@@ -41,7 +42,7 @@ def correct_light(image: np.ndarray, mask: np.ndarray, strength: float = 1.0) ->
     """
     if strength == 0:
         return image
-    balanced = _balance(image, strength)
+    balanced = _balance(image, mask, strength)
     grey = cv2.cvtColor(balanced, cv2.COLOR_BGR2GRAY)
     factor = min(1.0, 256 / max(grey.shape))
     small = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
@@ -50,7 +51,7 @@ def correct_light(image: np.ndarray, mask: np.ndarray, strength: float = 1.0) ->
     low, middle, high = (float(np.quantile(tones, share)) for share in (0.01, 0.5, 0.99))
     curve = _tone_curve(low, middle, high, strength)
     gain = curve / np.maximum(np.arange(256), 1)
-    gains = gain.astype(np.float32)[grey]
+    gains = cv2.LUT(grey, gain.astype(np.float32))
     # A channel that would clip takes the whole pixel with it, so that bright colours keep their hue.
     gains = np.minimum(gains, np.maximum(255 / np.maximum(balanced.max(-1), 1), 1)).astype(np.float32)
     return (balanced * gains[..., None]).clip(0, 255).round().astype(np.uint8)
@@ -70,12 +71,13 @@ def _tone_curve(low: float, middle: float, high: float, strength: float) -> np.n
     return (levels + min(strength, 1.0) * (wanted - levels)) * max(1.0, 1 + 0.15 * (strength - 1))
 
 
-def _balance(image: np.ndarray, strength: float) -> np.ndarray:
+def _balance(image: np.ndarray, mask: np.ndarray, strength: float) -> np.ndarray:
     factor = min(1.0, 256 / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_BGR2LAB)
-    neutral = (np.hypot(lab[..., 1], lab[..., 2]) < 10) & (lab[..., 0] > 30) & (lab[..., 0] < 97)
-    if neutral.mean() < 0.1:
+    around = cv2.resize(mask, small.shape[1::-1], interpolation=cv2.INTER_AREA) == 0
+    neutral = around & (np.hypot(lab[..., 1], lab[..., 2]) < 10) & (lab[..., 0] > 40) & (lab[..., 0] < 99)
+    if neutral.sum() < max(0.5 * around.sum(), 1):
         return image
     cast = np.median(lab[neutral], 0)
     if np.hypot(cast[1], cast[2]) < 2:

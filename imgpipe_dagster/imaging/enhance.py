@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from imgpipe_dagster.imaging.adjust import correct_light, denoise, sharpen
+from imgpipe_dagster.imaging.adjust import STRONG_NOISE, correct_light, denoise, sharpen
 from imgpipe_dagster.imaging.background import BackgroundMethod, Box, Cutout, remove_background
 from imgpipe_dagster.imaging.colours import parse_colour
 from imgpipe_dagster.imaging.encode import Encoded, OutputFormat, encode
@@ -14,7 +14,7 @@ from imgpipe_dagster.imaging.matting import product_colours
 from imgpipe_dagster.imaging.modes import KEEP, TRANSPARENT, EnhancementConfig, Mode, PlannedStep, Step, plan
 from imgpipe_dagster.imaging.pictures import read_picture
 from imgpipe_dagster.imaging.profiles import RuleResult, check_profile
-from imgpipe_dagster.imaging.quality import Quality, score
+from imgpipe_dagster.imaging.quality import Quality, estimate_noise, score
 
 _WORSE = 2.0
 
@@ -67,7 +67,8 @@ def enhance(picture: bytes | np.ndarray, config: EnhancementConfig, *, boxes: Se
     """
     image, given = read_picture(picture) if isinstance(picture, bytes) else (picture, None)
     height, width = image.shape[:2]
-    cutout = _cut_out(image, given, config, boxes)
+    noise = estimate_noise(image)
+    cutout = _cut_out(image if noise < STRONG_NOISE else denoise(image, noise), given, config, boxes)
     trusted = cutout is not None and cutout.plausible
     mask = cutout.alpha if cutout is not None and trusted else np.full((height, width), 255, np.uint8)
     before = score(image, mask if trusted else None)
@@ -75,7 +76,7 @@ def enhance(picture: bytes | np.ndarray, config: EnhancementConfig, *, boxes: Se
     planned = {planned.step for planned in steps}
 
     if Step.DENOISE in planned:
-        image = denoise(image, before.noise_sigma, config.denoise)
+        image = denoise(image, noise, config.denoise)
     if Step.LIGHT in planned:
         image = correct_light(image, mask, config.light)
     replaced = trusted and (Step.BACKGROUND in planned or given is not None) and config.background != KEEP

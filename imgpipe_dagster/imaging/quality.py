@@ -146,6 +146,12 @@ def _view(grey: np.ndarray, inside: np.ndarray, origin: tuple[int, int]) -> _Vie
     return _View(filled, core, scale, origin)
 
 
+def estimate_noise(image: np.ndarray) -> float:
+    """Standard deviation of a picture's noise in grey levels of its own pixels; uint8 BGR, (height, width, 3)."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    return _noise_sigma(_View(grey, np.full(grey.shape, True), 1.0, (0, 0)))
+
+
 def _noise_sigma(view: _View) -> float:
     """Noise of the quietest twentieth of the blocks (Immerkær: Fast Noise Variance Estimation, CVIU 1996)."""
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
