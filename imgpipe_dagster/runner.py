@@ -120,7 +120,9 @@ def _run_attempt(job: dg.JobDefinition, instance: dg.DagsterInstance, engine: En
         release_batch(engine, batch)
         raise InterruptedRunError(f"Interrupted: the images of batch {batch.key} wait again.") from interrupt
     except Exception as error:  # noqa: BLE001 - whatever an asset raises is the failure of this attempt
-        return f"{type(error).__name__}: {error}"
+        # A database's error goes on with the statement and all its values.
+        first_line, _, _ = str(error).partition("\n")
+        return f"{type(error).__name__}: {first_line}"
     state = (get_batch(engine, batch.key) or batch).state
     return None if state is BatchState.ANALYSED else "The run ended well but left the batch open."
 

@@ -192,6 +192,18 @@ def test_a_run_outlives_ten_seconds_without_the_database(install, mariadb, maria
     assert_all_answered_once(installation, 8)
 
 
+def test_an_error_of_the_database_is_told_in_one_line(install, tmp_path, cdn, catalogue_of):
+    installation = install(f"sqlite:///{tmp_path}/catalogue.db")
+    catalogue_of(installation, 2)
+    with installation.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE raw_images RENAME COLUMN detail TO details")
+    ended = installation.run("run", "--once", "--json", IMGPIPE_MAX_ATTEMPTS="1")
+    assert ended.returncode == 3
+    told = "OperationalError: (sqlite3.OperationalError) table raw_images has no column named detail"
+    assert list(json.loads(ended.stdout)["errors"].values()) == [told]
+    assert installation.query("SELECT reason FROM image_batches") == [(told,)]
+
+
 def test_what_a_run_reads_waits_for_a_database_that_is_away(install, mariadb, mariadb_url):
     engine = install(mariadb_url).engine
     with engine.begin() as connection:
