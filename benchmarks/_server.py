@@ -19,6 +19,7 @@ class Pictures(asyncio.Protocol):
         self.delay_s = delay_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
         self.transport = transport
         self.head = b""
 

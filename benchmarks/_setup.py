@@ -10,12 +10,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from detection import write_pictures
+from sqlalchemy.engine import make_url
 
 from imgpipe_dagster.catalogue import schema
 from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.tables import ImageBatch, ProductImage
 from imgpipe_dagster.demo.home import demo_environment
-from imgpipe_dagster.settings import Settings
 
 PICTURES = Path(".imgpipe/benchmarks/pictures")
 SERVER = Path(__file__).with_name("_server.py")
@@ -51,7 +51,7 @@ class Installation:
         own = {f"IMGPIPE_{name.upper()}": value for name, value in settings.items()}
         self.home = home
         self.environment = {**os.environ, **demo_environment(home, batch_size=batch_size, batch_max_wait_s=0), **own}
-        self.engine = connect(Settings(home=home, _env_file=None).catalogue_url)
+        self.engine = connect(make_url(self.environment["IMGPIPE_DATABASE_URL"]))
         schema.upgrade(self.engine)
 
     def add(self, urls: Iterable[str]) -> None:

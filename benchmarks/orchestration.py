@@ -113,7 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, serving(pictures(500), delay_s=0) as cdn:
         installation = Installation(Path(folder), batch_size=options.batch_size, heartbeat_limit_s="86400")
         urls = (f"{cdn}/{number}" for number in range(10**9))
-        with dagster_instance(Settings(home=installation.home, _env_file=None)) as instance, daemon(installation):
+        with dagster_instance(Settings(home=installation.home)) as instance, daemon(installation):
             backfill(installation, instance, claim(installation, instance, urls, 1, 20))  # exports the model
             launches = [
                 backfill(installation, instance, claim(installation, instance, urls, 1, 1))[0]

@@ -398,6 +398,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         engine = connect(make_url(options.url or f"sqlite:///{folder}/catalogue.db"))
+        if schema.current_revision(engine) is not None:
+            raise SystemExit("The database is not empty, and this would change its rows: name another.")
         schema.upgrade(engine)
         started = time.perf_counter()
         fill(engine, image_count=options.images, box_count=options.boxes)

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imgpipe_dagster.settings import DEMO_WEIGHTS
 
@@ -80,7 +81,7 @@ def run_serial_script(database: str, folder: str) -> float:
         response = requests.get(url, timeout=30)
         if response.status_code == 200:
             Path(folder, f"{image_id}.jpg").write_bytes(response.content)
-    model = YOLO(DEMO_WEIGHTS)
+    model: Any = YOLO(DEMO_WEIGHTS)
     for image_id, _ in rows:
         path = os.path.join(folder, f"{image_id}.jpg")  # noqa: PTH118 - as such scripts do
         if is_image_corrupted(path):
