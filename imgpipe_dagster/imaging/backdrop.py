@@ -48,8 +48,9 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     same = distance < tolerance
     shaded = _not_connected_with_border(same)
     mask = _not_connected_with_border(same | _in_shadow(lab, backdrop.surface, difference, tolerance, slope))
-    # A grey product can itself pass for a shadow, and is then eaten.
-    sure = _solidity(mask) > _solidity(shaded) - 0.12 and _edges_are_inside(mask, slope)
+    # A grey product can itself pass for a shadow, and is then eaten; of a white one, only the print may be left.
+    eaten = _solidity(mask) < _solidity(shaded) - 0.12 or (_solidity(mask) < 0.8 and _hull_share(mask) < 0.5)
+    sure = not eaten and _edges_are_inside(mask, slope)
     mask = mask & ~_see_through(same, mask, backdrop) if sure else _bounding_box(mask | (slope > _HARD_SLOPE))
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0, sure
 
@@ -109,6 +110,12 @@ def _solidity(mask: np.ndarray) -> float:
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hulls = sum(cv2.contourArea(cv2.convexHull(contour)) for contour in contours)
     return sum(cv2.contourArea(contour) for contour in contours) / hulls if hulls else 0.0
+
+
+def _hull_share(mask: np.ndarray) -> float:
+    """The mask's area over that of the convex hull of all of it."""
+    points = cv2.findNonZero(mask.astype(np.uint8))
+    return np.count_nonzero(mask) / max(cv2.contourArea(cv2.convexHull(points)), 1.0) if mask.any() else 0.0
 
 
 def _edges_are_inside(mask: np.ndarray, slope: np.ndarray) -> bool:

@@ -98,8 +98,9 @@ def _split_colours(
     image: np.ndarray, product: np.ndarray, behind: np.ndarray, cover: np.ndarray, radius: int
 ) -> tuple[np.ndarray, np.ndarray]:
     size = (2 * radius + 1, 2 * radius + 1)
-    near = cv2.blur(cover, size)[..., None]
-    product = cv2.blur(product * cover, size) / (near + 1e-4)
-    behind = cv2.blur(behind * (1 - cover), size) / (1 - near + 1e-4)
+    # Nearly pure pixels count most.
+    purely, purely_behind = cover**4, (1 - cover) ** 4
+    product = cv2.blur(product * purely, size) / (cv2.blur(purely, size)[..., None] + 1e-6)
+    behind = cv2.blur(behind * purely_behind, size) / (cv2.blur(purely_behind, size)[..., None] + 1e-6)
     product = product + cover * (image - cover * product - (1 - cover) * behind)
     return product.clip(0, 255), behind.clip(0, 255)

@@ -1,0 +1,210 @@
+"""Cutting rendered products, whose alpha is known, out of plain and cluttered scenes."""
+
+import sys
+import types
+
+import cv2
+import numpy as np
+import pytest
+
+from imgpipe_dagster.demo.products import Backdrop, Defect, ProductPhoto, degrade, render_product
+from imgpipe_dagster.imaging.background import (
+    BackgroundMethod,
+    MaskFault,
+    MethodUnavailableError,
+    remove_background,
+)
+from imgpipe_dagster.imaging.matting import product_colours
+
+SEEDS = range(7000, 7030)
+
+
+def overlap(alpha: np.ndarray, reference: np.ndarray) -> float:
+    found, wanted = alpha > 127, reference > 127
+    return float((found & wanted).sum() / (found | wanted).sum())
+
+
+def photo(seed: int, backdrop: Backdrop = Backdrop.PLAIN) -> ProductPhoto:
+    return render_product(seed, width=640, height=640, backdrop=backdrop)
+
+
+def on_backdrop(product: ProductPhoto, backdrop: np.ndarray) -> np.ndarray:
+    cover = (product.alpha / 255)[..., None]
+    return (cover * product.image + (1 - cover) * backdrop).round().astype(np.uint8)
+
+
+def test_products_before_plain_backdrops_are_found_by_the_border_alone():
+    overlaps = []
+    for seed in SEEDS:
+        product = photo(seed)
+        cutout = remove_background(product.image)
+        assert cutout.plausible, (seed, cutout.fault)
+        overlaps.append(overlap(cutout.alpha, product.alpha))
+    assert np.mean(overlaps) >= 0.95
+    assert min(overlaps) >= 0.85
+
+
+def test_products_in_cluttered_scenes_are_found_with_a_box():
+    overlaps = []
+    for seed in SEEDS:
+        product = photo(seed, Backdrop.CLUTTERED)
+        overlaps.append(overlap(remove_background(product.image, boxes=[product.box]).alpha, product.alpha))
+    assert np.mean(overlaps) >= 0.9
+
+
+def test_the_same_picture_gives_the_same_mask():
+    product = photo(1, Backdrop.CLUTTERED)
+    first = remove_background(product.image, boxes=[product.box])
+    cv2.setRNGSeed(12345)
+    second = remove_background(product.image, boxes=[product.box])
+    np.testing.assert_array_equal(first.alpha, second.alpha)
+
+
+def test_a_cluttered_scene_without_boxes_is_mostly_not_trusted_and_right_where_it_is():
+    trusted = []
+    for seed in SEEDS[:12]:
+        product = photo(seed, Backdrop.CLUTTERED)
+        cutout = remove_background(product.image)
+        if cutout.plausible:
+            trusted.append(overlap(cutout.alpha, product.alpha))
+    assert len(trusted) <= 6
+    assert all(value > 0.7 for value in trusted), trusted
+
+
+def test_a_bystander_with_a_small_box_is_left_out():
+    product = photo(7002)
+    scene = product.image.copy()
+    cv2.circle(scene, (40, 560), 22, (20, 30, 200), -1)
+    cutout = remove_background(scene, boxes=[product.box, (18, 538, 62, 582)])
+    assert overlap(cutout.alpha, product.alpha) > 0.95
+    assert cutout.alpha[560, 40] == 0
+
+
+def test_several_products_are_all_kept():
+    scene = np.full((400, 900, 3), 240, np.uint8)
+    reference = np.zeros((400, 900), np.uint8)
+    for index, colour in enumerate(((200, 60, 40), (40, 160, 60), (50, 50, 210))):
+        corner = (60 + 280 * index, 80)
+        cv2.rectangle(scene, corner, (corner[0] + 180, 340), colour, -1)
+        cv2.rectangle(reference, corner, (corner[0] + 180, 340), 255, -1)
+    assert overlap(remove_background(scene).alpha, reference) > 0.98
+
+
+def test_a_product_that_touches_the_border_is_not_cut_off_there():
+    product = photo(7001)
+    shift = 640 - product.box[3] + 40
+    scene, reference = np.roll(product.image, shift, 0), np.roll(product.alpha, shift, 0)
+    scene[:shift], reference[:shift] = scene[shift], 0
+    cutout = remove_background(scene)
+    assert overlap(cutout.alpha, reference) > 0.95
+    assert (cutout.alpha[-1] > 127).sum() == pytest.approx((reference[-1] > 127).sum(), abs=12)
+
+
+def test_a_white_product_before_white_is_found_or_not_trusted():
+    product = photo(7003)
+    grey = cv2.cvtColor(product.image, cv2.COLOR_BGR2GRAY)
+    pale = ProductPhoto(
+        np.dstack([np.clip(222 + 0.13 * grey, 0, 250)] * 3).astype(np.uint8),
+        product.alpha,
+        product.box,
+        product.text_box,
+    )
+    cutout = remove_background(on_backdrop(pale, np.full((640, 640, 3), 250.0)))
+    assert not cutout.plausible or overlap(cutout.alpha, product.alpha) > 0.9
+
+
+def test_a_cast_shadow_is_background():
+    product = photo(7004)
+    shade = cv2.GaussianBlur(np.roll(product.alpha, (12, 50), (0, 1)).astype(np.float32) / 255, (0, 0), 28)
+    cutout = remove_background(on_backdrop(product, 240 * (1 - 0.35 * shade[..., None])))
+    assert overlap(cutout.alpha, product.alpha) > 0.95
+
+
+def test_the_opening_of_a_handle_shows_the_backdrop():
+    scene = np.full((480, 480, 3), (200, 175, 150), np.uint8)
+    cv2.rectangle(scene, (100, 120), (280, 380), (60, 70, 190), -1)
+    cv2.circle(scene, (280, 250), 90, (60, 70, 190), 24)
+    cutout = remove_background(scene)
+    assert cutout.alpha[250, 320] == 0
+    assert cutout.alpha[250, 200] == 255
+
+
+def test_edges_are_soft_and_the_inside_is_solid():
+    product = photo(7005)
+    alpha = remove_background(product.image).alpha
+    soft = (alpha > 0) & (alpha < 255)
+    assert 0 < soft.mean() < 0.05
+    inner = cv2.erode(product.alpha, np.ones((31, 31), np.uint8)) == 255
+    assert (alpha[inner] == 255).all()
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_an_empty_picture_has_no_product(level: int):
+    cutout = remove_background(np.full((300, 400, 3), level, np.uint8))
+    assert cutout.fault is MaskFault.NEARLY_EMPTY
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5000), (7, 9), (300, 20000)])
+def test_extreme_shapes_are_answered(height: int, width: int):
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    cutout = remove_background(noise)
+    assert cutout.alpha.shape == (height, width)
+    assert not cutout.plausible
+
+
+def test_boxes_outside_the_picture_are_ignored():
+    product = photo(7006)
+    outside = remove_background(product.image, boxes=[(900, 900, 1000, 1000), (5, 5, 5, 5)])
+    np.testing.assert_array_equal(outside.alpha, remove_background(product.image).alpha)
+
+
+def test_keep_takes_the_whole_picture():
+    cutout = remove_background(photo(7007).image, BackgroundMethod.KEEP)
+    assert cutout.plausible
+    assert (cutout.alpha == 255).all()
+
+
+def test_a_dark_picture_is_cut_as_well_as_a_bright_one():
+    product = photo(7008)
+    cutout = remove_background(degrade(product.image, Defect.DARK))
+    assert overlap(cutout.alpha, product.alpha) > 0.93
+
+
+def test_edge_colours_lose_the_old_background():
+    disc = np.zeros((200, 200), np.uint8)
+    cv2.circle(disc, (100, 100), 60, 255, -1)
+    alpha = cv2.GaussianBlur(disc, (0, 0), 2)
+    cover = (alpha / 255)[..., None]
+    scene = (cover * (30, 40, 220) + (1 - cover) * (0, 255, 0)).astype(np.uint8)
+    half = (alpha > 80) & (alpha < 180)
+    colours = product_colours(scene, alpha)
+    assert scene[half, 1].mean() > 100
+    assert colours[half, 1].mean() < 60
+    np.testing.assert_array_equal(colours[alpha == 255], scene[alpha == 255])
+
+
+def test_rembg_is_asked_for_the_named_model_with_rgb_pixels(monkeypatch: pytest.MonkeyPatch):
+    asked = {}
+
+    def remove(image: np.ndarray, *, session: str, only_mask: bool) -> np.ndarray:
+        asked.update(session=session, only_mask=only_mask, first=image[0, 0].tolist())
+        return np.pad(np.full((20, 20), 255, np.uint8), 10)
+
+    fake = types.SimpleNamespace(new_session=lambda name, **_: name, remove=remove)
+    monkeypatch.setitem(sys.modules, "rembg", fake)
+    cutout = remove_background(np.full((40, 40, 3), (1, 2, 3), np.uint8), BackgroundMethod.REMBG)
+    assert asked == {"session": "u2netp", "only_mask": True, "first": [3, 2, 1]}
+    assert cutout.plausible
+    assert cutout.alpha[20, 20] == 255
+
+
+def test_rembg_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    with pytest.raises(MethodUnavailableError, match=r"imgpipe-dagster\[rembg\]"):
+        remove_background(np.zeros((40, 40, 3), np.uint8), BackgroundMethod.REMBG)
+
+
+def test_a_rembg_model_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "rembg", types.SimpleNamespace())
+    with pytest.raises(MethodUnavailableError, match=r"missing\.onnx"):
+        remove_background(np.zeros((40, 40, 3), np.uint8), BackgroundMethod.REMBG, rembg_model="missing.onnx")
