@@ -104,7 +104,7 @@ def prepare_bare(job: Job, precision: str) -> Callable[[], list]:
     network = core.read_model(load(job, precision).model.path)
     height, width = job.image_size * 3 // 4, job.image_size
     network.reshape([1, 3, height, width])
-    hint = "bf16" if precision == "bf16" else "f32"
+    hint = "f32" if precision == "fp32" else "bf16"
     config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": 2}
     jobs = ov.AsyncInferQueue(core.compile_model(network, "CPU", config), 2)
     tensors = [ov.Tensor(np.random.default_rng(0).random((1, 3, height, width), np.float32)) for _ in range(2)]

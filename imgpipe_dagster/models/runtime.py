@@ -54,8 +54,8 @@ class OpenVinoRuntime:
 
         Args:
             model: An OpenVINO ``.xml`` with its ``.bin`` beside it, or an ``.onnx``.
-            precision: OpenVINO's inference precision, ``f32`` or ``bf16``. Always stated, because OpenVINO silently
-                takes bf16 where the CPU has it.
+            precision: OpenVINO's inference precision, ``f32`` or ``bf16``, or ``fastest``: bf16 where the CPU has it,
+                else f32. Always stated, because OpenVINO silently takes bf16 where the CPU has it.
             streams: Inferences at once.
             blob_dir: Folder for compiled models, so that the next process starts sooner.
 
@@ -68,6 +68,8 @@ class OpenVinoRuntime:
         capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and "BF16" not in capabilities:
             raise ValueError(f"This CPU has no bf16 (it has {', '.join(capabilities)}): use fp32 or int8.")
+        if precision == "fastest":
+            precision = "bf16" if "BF16" in capabilities else "f32"
         self._model_path = model
         self._streams = streams
         self._config = {
