@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import transact
-from imgpipe_dagster.catalogue.tables import BATCH_TABLES, Base
+from imgpipe_dagster.catalogue.tables import BATCH_TABLES, Base, ImageBatch
 from imgpipe_dagster.catalogue.types import utc_now
 
 _TABLES: dict[str, sa.Table] = {t.__tablename__: Base.metadata.tables[t.__tablename__] for t in BATCH_TABLES}
@@ -56,6 +56,9 @@ def replace_batch(
     rows = _to_rows(table, batch_key, frame)
 
     def replace(connection: Connection) -> None:
+        # Two runs of a batch take turns: neither sees the other's new rows when it deletes, but both when they insert.
+        own = sa.select(ImageBatch.id).where(ImageBatch.batch_key == batch_key)
+        connection.execute(own.with_for_update())
         if rows and "created_at" in table.c:
             _keep_first_created(connection, table, rows)
         connection.execute(sa.delete(table).where(table.c.batch_key == batch_key))

@@ -7,11 +7,13 @@ import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
+import pandas as pd
 import pytest
 
 from imgpipe_dagster.catalogue.batches import BatchLimits, claim_batch, get_batch
-from imgpipe_dagster.catalogue.frames import load_batch
+from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
 from imgpipe_dagster.catalogue.images import images_of_batch
 from imgpipe_dagster.catalogue.tables import Claimant
 from imgpipe_dagster.store import LocalStore, S3Store
@@ -174,6 +176,29 @@ def test_a_backfill_beside_the_first_run_of_its_batch_writes_the_same_rows(insta
         assert ended.returncode == 0, ended.stderr
     assert states(installation) == [("analysed", 1)]
     assert_all_answered_once(installation, 6)
+
+
+def test_runs_that_write_a_batch_at_the_same_time_leave_its_rows_once(install, database_url):
+    engine = install(database_url).engine
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO product_images (image_url) VALUES ('http://cdn/a.jpg')")
+    answers = pd.DataFrame({"image_id": [1], "status": "rejected", "reason": "truncated", "object_count": 0})
+    start = Barrier(4)
+
+    def write(batch):
+        start.wait(timeout=30)
+        replace_batch(engine, "image_predictions", batch.key, answers)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            batch = claim_batch(engine, BatchLimits(max_wait_s=0), Claimant.CLI)
+            assert [run.result() for run in [pool.submit(write, batch) for _ in range(4)]] == [None] * 4
+            assert len(load_batch(engine, "image_predictions", batch.key)) == 1
+            with engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE product_images SET status = 'pending'")
+    with engine.connect() as connection:
+        times = connection.exec_driver_sql("SELECT COUNT(*), COUNT(DISTINCT created_at) FROM image_predictions").one()
+    assert times == (20, 1)
 
 
 def test_a_run_outlives_ten_seconds_without_the_database(install, mariadb, mariadb_url, cdn, catalogue_of):
