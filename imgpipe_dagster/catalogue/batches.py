@@ -206,18 +206,16 @@ def retry_images(
             raise BatchBusyError(f"Batch {batch_key} is being processed (attempt {batch.attempt}): wait for its end.")
 
     held = sa.select(ImageBatch.batch_key).where(ImageBatch.state == BatchState.HELD)
+    failed = sa.select(ProductImage.id).where(ProductImage.status == ImageStatus.FAILED)
+    # Two queries, each with its index: one with OR would read the whole table on SQLite.
+    chosen = [failed if reason is None else failed.where(ProductImage.reason == reason)]
+    if reason is None:
+        in_held = ProductImage.status == ImageStatus.PROCESSING, ProductImage.batch_key.in_(held)
+        chosen.append(sa.select(ProductImage.id).where(*in_held))
     if batch_key is not None:
-        held = held.where(ImageBatch.batch_key == batch_key)
-    is_failed = ProductImage.status == ImageStatus.FAILED
-    is_held = sa.and_(ProductImage.status == ImageStatus.PROCESSING, ProductImage.batch_key.in_(held))
-    chosen = is_failed if reason is not None else sa.or_(is_failed, is_held)
-    query = sa.select(ProductImage.id).where(chosen)
-    if reason is not None:
-        query = query.where(ProductImage.reason == reason)
-    if batch_key is not None:
-        query = query.where(ProductImage.batch_key == batch_key)
+        chosen = [query.where(ProductImage.batch_key == batch_key) for query in chosen]
 
-    def put_back(connection: Connection) -> int:
+    def put_back(connection: Connection, query: sa.Select[int]) -> int:
         ids = connection.scalars(
             query.order_by(ProductImage.id).limit(batch_size or _CHUNK).with_for_update(skip_locked=True)
         ).all()
@@ -232,8 +230,9 @@ def retry_images(
         return len(ids)
 
     total = 0
-    while count := transact(engine, put_back):
-        total += count
+    for query in chosen:
+        while count := transact(engine, lambda connection, query=query: put_back(connection, query)):
+            total += count
     if reason is None:
         still_there = sa.exists().where(
             ProductImage.batch_key == ImageBatch.batch_key, ProductImage.status == ImageStatus.PROCESSING
