@@ -15,6 +15,7 @@ _VIEW_SIDE = 720
 _WEIGHTS = {"sharpness": 0.8, "exposure": 0.5, "contrast": 0.25, "noise": 0.6, "resolution": 0.35, "compression": 0.45}
 _ISSUE_BELOW = 0.7
 _NO_EDGES = 144.0
+_INVISIBLE_NOISE = 0.7
 # Luminance quantisation of JPEG at quality 50 (ITU-T T.81, table K.1): the frequencies in which steps are looked for.
 _JPEG_STEPS = {
     (0, 1): 11,
@@ -107,7 +108,7 @@ def score(image: np.ndarray, mask: np.ndarray | None = None) -> Quality:
         sharpness=1 / (1 + variance / 5),
         exposure=min(dark, light),
         contrast=contrast,
-        noise=1 / (1 + noise_sigma / 7),
+        noise=1 / (1 + max(0.0, noise_sigma - _INVISIBLE_NOISE) / 7),
         resolution=float(np.clip(np.log2(side / 40) / np.log2(600 / 40), 0.02, 1)),
         compression=_compression(picture, inside, (left, top)),
     )
@@ -184,7 +185,9 @@ def _blur_variance(view: _View, noise_sigma: float) -> float:
     strength = coarse[ridge]
     if strength.size == 0 or strength.max() < 1:
         return _NO_EDGES
-    strong = strength >= max(np.quantile(strength, 0.8), 1.0, min(0.4 * noise_sigma, np.quantile(strength, 0.98)))
+    # So many by area and not by rank: noise adds weak ridges without end.
+    count = min(strength.size, max(20, np.count_nonzero(view.mask) // 1000))
+    strong = strength >= max(np.partition(strength, -count)[-count], 1.0)
     # White noise of s has the gradient s/sqrt(4π) per pixel after a blur of 1.
     clean = np.sqrt(np.maximum(fine[ridge][strong] ** 2 - noise_sigma**2 / (4 * np.pi), 0))
     ratio = float(np.median(clean / strength[strong]))
