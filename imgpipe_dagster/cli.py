@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from dotenv import load_dotenv
+from dotenv import find_dotenv, load_dotenv
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -51,7 +51,7 @@ err = Console(stderr=True, highlight=False)
 
 def main() -> None:
     """Run the command line; what goes wrong becomes one clear line and an exit status."""
-    load_dotenv()
+    load_dotenv(find_dotenv(usecwd=True))
     try:
         app()
     except (CatalogueError, StoreError) as error:

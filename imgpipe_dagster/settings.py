@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 DATABASE_URL_VARIABLE = "IMGPIPE_DATABASE_URL"
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights" / "shelf_yolo11n.pt"
@@ -16,7 +17,12 @@ class Settings(BaseSettings):
     """The settings of one installation: ``IMGPIPE_*`` in the environment or in ``.env``."""
 
     model_config = SettingsConfigDict(
-        env_prefix="IMGPIPE_", env_file=".env", env_file_encoding="utf-8", extra="ignore", populate_by_name=True
+        env_prefix="IMGPIPE_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,  # an error must not print a password
     )
 
     home: Path = Field(default=Path(".imgpipe"), description="Folder for all that the pipeline leaves behind.")
@@ -126,6 +132,19 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _readable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            url = make_url(value.get_secret_value())
+        except (ArgumentError, ValueError):
+            raise ValueError("it is not a database URL such as mysql+pymysql://user:password@host/imgpipe") from None
+        if "@" in (url.host or ""):
+            raise ValueError("characters such as @ : / in the user or password must be percent-encoded (@ is %40)")
+        return value
 
     @property
     def catalogue_url(self) -> URL:

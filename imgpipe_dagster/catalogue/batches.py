@@ -17,6 +17,7 @@ BACKLOG_BATCHES = 20
 """A backlog of more than this many batches makes the batches grow, so that partitions stay few."""
 
 _CHUNK = 1000  # ids in one statement
+_LOOK_FOR_S = 5.0  # a sensor's tick has another tick after it: it need not wait out an outage
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,16 @@ def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float
         count = sa.select(sa.func.count()).select_from(pending.limit(at_most).subquery())
         return connection.scalar(count) or 0, float(oldest_wait_s)
 
-    return transact(engine, look, writes=False)
+    return transact(engine, look, writes=False, retry_for_s=_LOOK_FOR_S)
 
 
 def open_batches(engine: Engine) -> list[Batch]:
     """Every batch that still needs a job, oldest first."""
     return transact(
-        engine, lambda connection: _batches(connection, ImageBatch.state == BatchState.CLAIMED), writes=False
+        engine,
+        lambda connection: _batches(connection, ImageBatch.state == BatchState.CLAIMED),
+        writes=False,
+        retry_for_s=_LOOK_FOR_S,
     )
 
 

@@ -111,3 +111,18 @@ def test_the_printed_schema_is_what_the_older_system_had_in_a_script(imgpipe):
     printed = imgpipe("db", "sql", "--dialect", "mysql").stdout
     tables = ("product_groups", "skus", "product_images", "image_metrics", "processing_jobs", "enhancement_configs")
     assert all(f"CREATE TABLE {name} (" in printed for name in (*tables, "qc_review_logs", "options"))
+
+
+@pytest.mark.parametrize("url", ["mysql+pymysql://me:can@ary@db/x", "mysql+pymysql://me:canary@db:port/x", "canary"])
+def test_a_database_url_that_cannot_be_read_is_told_without_showing_it(imgpipe, url):
+    result = imgpipe("status", IMGPIPE_DATABASE_URL=url)
+    assert result.returncode == 1
+    assert "database_url" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not any(part in result.stderr + result.stdout for part in ("canary", "ary@"))
+
+
+def test_settings_are_read_from_the_env_file_of_the_working_directory(imgpipe, tmp_path):
+    (tmp_path / ".env").write_text("IMGPIPE_HOME=elsewhere\n")
+    imgpipe("db", "upgrade")
+    assert (tmp_path / "elsewhere" / "catalogue.db").exists()
