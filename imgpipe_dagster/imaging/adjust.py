@@ -28,9 +28,9 @@ def correct_light(image: np.ndarray, mask: np.ndarray, strength: float = 1.0) ->
     """Exposure, contrast and white balance, judged on the product alone.
 
     A colour cast is what the nearly neutral pixels around the product have in common: a larger one may be the
-    backdrop's own colour, and the product's own tint is never taken for one. Lightness is stretched to a usual range by
-    no more than a factor of six, and its median lifted by a gamma curve; hue and saturation stay, as all channels are
-    scaled alike.
+    backdrop's own colour, and the product's own tint is never taken for one. Lightness is stretched to a usual range as
+    far as the scene's own highlights say that light is missing, and its median lifted by a gamma curve; hue and
+    saturation stay, as all channels are scaled alike.
 
     Args:
         image: uint8 BGR, (height, width, 3).
@@ -44,12 +44,11 @@ def correct_light(image: np.ndarray, mask: np.ndarray, strength: float = 1.0) ->
         return image
     balanced = _balance(image, mask, strength)
     grey = cv2.cvtColor(balanced, cv2.COLOR_BGR2GRAY)
-    factor = min(1.0, 256 / max(grey.shape))
-    small = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    small = _thumbnail(grey)
     inside = cv2.resize(mask, small.shape[::-1], interpolation=cv2.INTER_AREA) > 127
     tones = small[inside] if inside.any() else small.ravel()
     low, middle, high = (float(np.quantile(tones, share)) for share in (0.01, 0.5, 0.99))
-    curve = _tone_curve(low, middle, high, strength)
+    curve = _tone_curve(low, middle, high, strength, lit=float(np.quantile(small, 0.99)))
     gain = curve / np.maximum(np.arange(256), 1)
     gains = cv2.LUT(grey, gain.astype(np.float32))
     # A channel that would clip takes the whole pixel with it, so that bright colours keep their hue.
@@ -57,23 +56,31 @@ def correct_light(image: np.ndarray, mask: np.ndarray, strength: float = 1.0) ->
     return (balanced * gains[..., None]).clip(0, 255).round().astype(np.uint8)
 
 
-def _tone_curve(low: float, middle: float, high: float, strength: float) -> np.ndarray:
+def _thumbnail(layer: np.ndarray) -> np.ndarray:
+    factor = min(1.0, 256 / max(layer.shape[:2]))
+    size = (max(1, round(layer.shape[1] * factor)), max(1, round(layer.shape[0] * factor)))
+    return np.asarray(cv2.resize(layer, size, interpolation=cv2.INTER_AREA))
+
+
+def _tone_curve(low: float, middle: float, high: float, strength: float, *, lit: float) -> np.ndarray:
     """New lightness for each of the 256 old ones."""
-    black = min(low, 12.0 + max(0.0, 0.3 * (low - 12)))
-    white = max(high, 235.0) if high < 235 else high
-    span = max(high - low, 1.0)
-    slope = min((white - black) / span, 6.0)
+    black = low - min(0.5 * max(0.0, low - 12), 25)
+    # A black product in a well lit scene is to stay black: it is lifted little more than the scene needs.
+    lift = 1.5 * max(1.0, 235 / max(lit, 1.0))
+    white = max(high, min(235.0, lift * high))
+    # Anchored at the highlights: a white product without contrast stays white.
+    slope = float(np.clip((white - black) / max(high - low, 0.15 * high, 1.0), 1, 1.3 * white / max(high, 1.0)))
     levels = np.arange(256, dtype=np.float64)
-    stretched = ((levels - low) * slope + black).clip(0, 255)
-    stretched_middle = float(np.clip((middle - low) * slope + black, 1, 254))
-    gamma = np.clip(np.log(100 / 255) / np.log(stretched_middle / 255), 0.5, 1.0) if stretched_middle < 100 else 1.0
+    stretched = (white - (high - levels) * slope).clip(0, 255)
+    stretched_middle = float(np.clip(white - (high - middle) * slope, 1, 254))
+    centre = max(stretched_middle, min(100.0, lift * middle))
+    gamma = max(0.5, np.log(centre / 255) / np.log(stretched_middle / 255))
     wanted = 255 * (stretched / 255) ** gamma
     return (levels + min(strength, 1.0) * (wanted - levels)) * max(1.0, 1 + 0.15 * (strength - 1))
 
 
 def _balance(image: np.ndarray, mask: np.ndarray, strength: float) -> np.ndarray:
-    factor = min(1.0, 256 / max(image.shape[:2]))
-    small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    small = _thumbnail(image)
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_BGR2LAB)
     around = cv2.resize(mask, small.shape[1::-1], interpolation=cv2.INTER_AREA) == 0
     neutral = around & (np.hypot(lab[..., 1], lab[..., 2]) < 10) & (lab[..., 0] > 40) & (lab[..., 0] < 99)

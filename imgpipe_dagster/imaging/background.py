@@ -242,7 +242,8 @@ def _fault(mask: np.ndarray) -> MaskFault | None:
     if share > 0.97:
         return MaskFault.NEARLY_FULL
     factor = min(1.0, 256 / max(mask.shape))
-    small = cv2.resize(mask.astype(np.uint8), None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    size = [max(1, round(length * factor)) for length in mask.shape[::-1]]
+    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     reach = max(3, round(0.06 * float(small.sum()) ** 0.5)) | 1
     core = cv2.morphologyEx(small, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     ragged = core.sum() < 0.75 * small.sum()

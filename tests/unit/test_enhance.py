@@ -1,0 +1,267 @@
+"""Whole enhancements of rendered products: what comes out, why, and with which verdict."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from imgpipe_dagster.demo.products import Backdrop, Defect, ProductPhoto, degrade, render_product
+from imgpipe_dagster.imaging.adjust import correct_light, denoise, sharpen
+from imgpipe_dagster.imaging.enhance import enhance
+from imgpipe_dagster.imaging.modes import EnhancementConfig, Mode, Step
+
+
+@pytest.fixture(scope="module")
+def plain() -> ProductPhoto:
+    return render_product(9003, width=800, height=640)
+
+
+@pytest.fixture(scope="module")
+def cluttered() -> ProductPhoto:
+    return render_product(9004, width=800, height=640, backdrop=Backdrop.CLUTTERED)
+
+
+def decoded(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def steps(result) -> list[Step]:
+    return [planned.step for planned in result.steps]
+
+
+def test_full_gives_a_square_white_picture_within_the_target(cluttered: ProductPhoto):
+    result = enhance(cluttered.image, EnhancementConfig(mode=Mode.FULL, target_kb=200), boxes=[cluttered.box])
+    assert result.size == (1500, 1500)
+    assert result.background_replaced
+    assert steps(result) == list(Step)
+    assert (result.image[result.alpha == 0] == 255).all()
+    assert len(result.encoded.data) <= 200 * 1024
+    published = decoded(result.encoded.data)
+    assert (published[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
+    assert result.after.score > result.before.score - 2
+    assert result.review_reasons == ()
+
+
+def test_full_does_not_cut_the_product_off(plain: ProductPhoto):
+    result = enhance(plain.image, EnhancementConfig(mode=Mode.FULL, margin=0.05))
+    rows, columns = np.flatnonzero((result.alpha > 127).any(1)), np.flatnonzero((result.alpha > 127).any(0))
+    spans = (rows[-1] - rows[0] + 1) / 1500, (columns[-1] - columns[0] + 1) / 1500
+    assert max(spans) == pytest.approx(0.9, abs=0.01)
+    found = spans[1] / spans[0]
+    x1, y1, x2, y2 = plain.box
+    assert found == pytest.approx((x2 - x1) / (y2 - y1), rel=0.04)
+
+
+def test_the_same_picture_and_config_give_the_same_bytes(cluttered: ProductPhoto):
+    config = EnhancementConfig(mode=Mode.FULL)
+    first = enhance(cluttered.image, config, boxes=[cluttered.box])
+    assert enhance(cluttered.image, config, boxes=[cluttered.box]).encoded.data == first.encoded.data
+
+
+def test_an_already_good_picture_passes_untouched(plain: ProductPhoto):
+    good = enhance(plain.image, EnhancementConfig(mode=Mode.FULL)).image
+    again = enhance(good, EnhancementConfig())
+    assert again.steps == ()
+    assert not again.background_replaced
+    np.testing.assert_array_equal(again.image, good)
+
+
+def test_auto_says_why_it_takes_each_step(plain: ProductPhoto):
+    result = enhance(degrade(plain.image, Defect.DARK), EnhancementConfig())
+    whys = {planned.step: planned.why for planned in result.steps}
+    assert {Step.BACKGROUND, Step.LIGHT, Step.UPSCALE} <= set(whys)
+    assert whys[Step.UPSCALE] == "800 px is under 1500"
+    assert whys[Step.BACKGROUND] == "the background is not white"
+    assert result.after.score > result.before.score + 20
+
+
+@pytest.mark.parametrize("mode", [Mode.SHARPEN, Mode.DENOISE])
+def test_a_single_step_mode_changes_pixels_and_not_the_size(plain: ProductPhoto, mode: Mode):
+    result = enhance(plain.image, EnhancementConfig(mode=mode))
+    assert steps(result) == [Step(mode.value)]
+    assert result.size == (800, 640)
+    assert (result.image != plain.image).any()
+    assert result.cutout is None
+
+
+def test_upscale_doubles(plain: ProductPhoto):
+    assert enhance(plain.image, EnhancementConfig(mode=Mode.UPSCALE)).size == (1600, 1280)
+
+
+def test_optimize_only_encodes(plain: ProductPhoto):
+    result = enhance(plain.image, EnhancementConfig(mode=Mode.OPTIMIZE, target_kb=40))
+    np.testing.assert_array_equal(result.image, plain.image)
+    assert len(result.encoded.data) <= 40 * 1024
+
+
+def test_a_transparent_background_alone_keeps_the_original_size(cluttered: ProductPhoto):
+    config = EnhancementConfig(steps=(Step.BACKGROUND,), background="transparent", target_kb=None)
+    pixels = decoded(enhance(cluttered.image, config, boxes=[cluttered.box]).encoded.data)
+    assert pixels.shape == (640, 800, 4)
+    found, wanted = pixels[..., 3] > 127, cluttered.alpha > 127
+    assert (found & wanted).sum() / (found | wanted).sum() > 0.9
+    inside = (pixels[..., 3] == 255) & wanted
+    np.testing.assert_array_equal(pixels[inside, :3], cluttered.image[inside])
+
+
+def test_another_colour_fills_the_background(plain: ProductPhoto):
+    result = enhance(plain.image, EnhancementConfig(mode=Mode.FULL, background="#102030"))
+    assert (result.image[result.alpha == 0] == (0x30, 0x20, 0x10)).all()
+
+
+def test_an_untrusted_mask_keeps_the_background_and_goes_to_review():
+    noise = np.random.default_rng(2).integers(0, 256, (300, 300, 3)).astype(np.uint8)
+    result = enhance(cv2.GaussianBlur(noise, (0, 0), 4), EnhancementConfig(steps=(Step.BACKGROUND,)))
+    assert not result.background_replaced
+    assert result.steps == ()
+    assert any(reason.startswith("mask_") for reason in result.review_reasons)
+
+
+def test_a_target_that_cannot_be_reached_goes_to_review(cluttered: ProductPhoto):
+    result = enhance(cluttered.image, EnhancementConfig(mode=Mode.OPTIMIZE, target_kb=5))
+    assert result.encoded.target_unreachable
+    assert "target_unreachable" in result.review_reasons
+
+
+def test_the_profile_is_aimed_at_and_kept(plain: ProductPhoto):
+    result = enhance(
+        plain.image, EnhancementConfig(mode=Mode.FULL, profile="amazon_main", margin=0.2, background="#00FF00")
+    )
+    assert {rule.rule: rule.passed for rule in result.rules} == dict.fromkeys(
+        ("background", "min_fill", "min_side", "max_side"), True
+    )
+
+
+def test_text_stays_as_sharp_as_it_was():
+    for seed in (9010, 9011, 9012):
+        photo = render_product(seed, width=1000, height=800)
+        result = enhance(photo.image, EnhancementConfig(mode=Mode.FULL))
+        x1, y1, x2, y2 = photo.box
+        rows, columns = np.flatnonzero((result.alpha > 127).any(1)), np.flatnonzero((result.alpha > 127).any(0))
+        product = result.image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        before = photo.image[y1:y2, x1:x2]
+        after = cv2.resize(product, before.shape[1::-1], interpolation=cv2.INTER_AREA)
+        a, b, c, d = (value - start for value, start in zip(photo.text_box, (x1, y1, x1, y1), strict=True))
+        assert energy(after[b:d, a:c]) >= energy(before[b:d, a:c])
+
+
+def energy(image: np.ndarray) -> float:
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    return float((cv2.Sobel(grey, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(grey, cv2.CV_32F, 0, 1) ** 2).mean())
+
+
+def file_of(picture: Image.Image, name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def test_a_transparent_png_is_put_before_white_by_its_own_alpha():
+    pixels = np.zeros((200, 200, 4), np.uint8)
+    pixels[60:140, 60:140] = (200, 30, 30, 255)
+    result = enhance(file_of(Image.fromarray(pixels), "PNG"), EnhancementConfig(mode=Mode.OPTIMIZE))
+    assert result.background_replaced
+    assert result.image[0, 0].tolist() == [255, 255, 255]
+    assert result.image[100, 100].tolist() == [30, 30, 200]
+
+
+def test_an_icc_profile_is_applied():
+    swapped = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    red = Image.new("RGB", (64, 64), (200, 40, 40))
+    unchanged = enhance(file_of(red, "PNG", icc_profile=swapped), EnhancementConfig(mode=Mode.OPTIMIZE)).image
+    assert unchanged[0, 0].tolist() == [40, 40, 200]
+
+
+def test_gps_and_other_exif_are_not_published(plain: ProductPhoto):
+    exif = Image.Exif()
+    exif[0x010E] = "a secret description"
+    exif.get_ifd(0x8825)[1] = "N"
+    data = file_of(Image.fromarray(plain.image[..., ::-1].copy()), "JPEG", exif=exif)
+    assert b"a secret description" in data
+    published = enhance(data, EnhancementConfig(mode=Mode.OPTIMIZE)).encoded.data
+    assert b"Exif" not in published
+    assert b"a secret description" not in published
+
+
+def test_cmyk_and_16_bit_files_are_enhanced(plain: ProductPhoto):
+    cmyk = file_of(Image.fromarray(plain.image[..., ::-1].copy()).convert("CMYK"), "JPEG", quality=95)
+    deep = cv2.imencode(".png", plain.image.astype(np.uint16) * 257)[1].tobytes()
+    for data in (cmyk, deep):
+        result = enhance(data, EnhancementConfig(mode=Mode.FULL))
+        assert result.background_replaced
+        assert result.size == (1500, 1500)
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (300, 20000), (64, 64)])
+def test_odd_shapes_and_empty_pictures_are_answered(mode: Mode, shape: tuple[int, int]):
+    for level in (0, 128, 255):
+        result = enhance(np.full((*shape, 3), level, np.uint8), EnhancementConfig(mode=mode))
+        assert decoded(result.encoded.data).shape[1::-1] == result.size
+        assert not result.background_replaced
+
+
+def test_a_colour_cast_of_a_grey_backdrop_is_removed(plain: ProductPhoto):
+    scene = np.full((300, 300, 3), (150, 165, 172), np.uint8)
+    mask = np.zeros((300, 300), np.uint8)
+    cv2.circle(scene, (150, 150), 80, (40, 40, 200), -1)
+    cv2.circle(mask, (150, 150), 90, 255, -1)
+    balanced = correct_light(scene, mask)
+    assert np.ptp(scene[5, 5].astype(int)) == 22
+    assert np.ptp(balanced[5, 5].astype(int)) <= 4
+
+
+def test_a_tinted_product_keeps_its_tint():
+    scene = np.full((300, 300, 3), 235, np.uint8)
+    mask = np.zeros((300, 300), np.uint8)
+    cv2.circle(scene, (150, 150), 80, (215, 235, 222), -1)
+    cv2.circle(mask, (150, 150), 80, 255, -1)
+    tint = correct_light(scene, mask)[150, 150].astype(int)
+    assert tint[1] - tint[0] >= 15
+
+
+@pytest.mark.parametrize("level", [40, 120, 225])
+def test_a_product_of_one_tone_is_never_darkened(level: int):
+    flat = np.full((200, 200, 3), level, np.uint8)
+    assert correct_light(flat, np.full((200, 200), 255, np.uint8)).min() >= level
+
+
+def test_a_black_product_in_a_well_lit_scene_stays_black():
+    scene = np.full((200, 200, 3), 240, np.uint8)
+    scene[50:150, 50:150] = 30
+    mask = np.zeros((200, 200), np.uint8)
+    mask[50:150, 50:150] = 255
+    assert correct_light(scene, mask)[100, 100].max() <= 80
+
+
+def test_a_dark_scene_gets_its_whites_and_keeps_its_blacks(plain: ProductPhoto):
+    light = correct_light(degrade(plain.image, Defect.DARK), plain.alpha)
+    tones = cv2.cvtColor(light, cv2.COLOR_BGR2GRAY)[plain.alpha == 255]
+    assert np.quantile(tones, 0.99) >= 200
+    assert np.quantile(tones, 0.002) <= 60
+
+
+def test_no_light_changes_nothing(plain: ProductPhoto):
+    np.testing.assert_array_equal(correct_light(plain.image, plain.alpha, 0), plain.image)
+
+
+@pytest.mark.parametrize("sigma", [4, 25])
+def test_denoising_brings_the_picture_nearer_to_the_clean_one(plain: ProductPhoto, sigma: float):
+    noise = np.random.default_rng(1).normal(0, sigma, plain.image.shape)
+    noisy = (plain.image + noise).clip(0, 255).astype(np.uint8)
+    cleaned = denoise(noisy, 0.7 * sigma)
+    error = [np.square(picture.astype(float) - plain.image).mean() for picture in (noisy, cleaned)]
+    assert error[1] < 0.5 * error[0]
+
+
+def test_sharpening_does_not_overshoot_into_halos():
+    step = np.full((60, 60, 3), 90, np.uint8)
+    step[:, 30:] = 160
+    soft = cv2.GaussianBlur(step, (0, 0), 1.5)
+    sharp = sharpen(soft, 1.5)
+    assert sharp.min() >= 80
+    assert sharp.max() <= 170
+    steepest = [np.abs(np.diff(picture[30, :, 0].astype(int))).max() for picture in (soft, sharp)]
+    assert steepest[1] > 1.1 * steepest[0]
