@@ -1,5 +1,6 @@
 # The few commands of this project. `make demo` is the place to begin.
 PYTHON ?= python3
+PORT ?= 3000
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -11,6 +12,7 @@ help: ## Show the commands
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, not {v[0]}.{v[1]}: make PYTHON=python3.12")'
+	@echo "Installing into $(VENV): some 10 GB, most of it PyTorch and TensorFlow; 4 to 10 minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -21,7 +23,7 @@ demo: $(STAMP) ## Run the whole pipeline on rendered images
 	$(BIN)/imgpipe demo
 
 ui: $(STAMP) ## Start Dagster's UI with the sensor on, a demo CDN and new rows arriving
-	$(BIN)/python -m imgpipe_dagster.demo.ui
+	$(BIN)/python -m imgpipe_dagster.demo.ui --port $(PORT)
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/pytest

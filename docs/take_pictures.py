@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from imgpipe_dagster.demo.home import demo_environment, demo_home
+from imgpipe_dagster.demo.home import demo_home, enter_demo
 
 DOCS = Path(__file__).parent
 PORT = 3117
@@ -23,9 +23,9 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 def main() -> None:
     """Start a webserver over the demo's runs, walk through it, stop it."""
     home = demo_home()
-    environment = {**os.environ, **demo_environment(home, batch_size=40, batch_max_wait_s=0)}
+    enter_demo(home, batch_size=40, batch_max_wait_s=0)
     command = [str(Path(sys.executable).with_name("dagster-webserver")), "-w", "workspace.yaml", "-p", str(PORT)]
-    server = subprocess.Popen(command, env=environment, cwd=DOCS.parent, start_new_session=True)  # noqa: S603 - ours
+    server = subprocess.Popen(command, cwd=DOCS.parent, start_new_session=True)  # noqa: S603 - ours
     try:
         wait_for_server()
         with sync_playwright() as playwright:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from dotenv import find_dotenv, load_dotenv
+from dotenv import load_dotenv
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
@@ -51,7 +54,7 @@ err = Console(stderr=True, highlight=False)
 
 def main() -> None:
     """Run the command line; what goes wrong becomes one clear line and an exit status."""
-    load_dotenv(find_dotenv(usecwd=True))
+    load_dotenv(".env")
     try:
         app()
     except (CatalogueError, StoreError) as error:
@@ -67,11 +70,14 @@ def db_upgrade() -> None:
     Example: `imgpipe db upgrade`
     """
     from imgpipe_dagster.catalogue.schema import upgrade
+    from imgpipe_dagster.instance import prepare_dagster_home
 
     with _catalogue() as engine:
         before, after = upgrade(engine)
         place = describe_url(engine.url)
+    home = prepare_dagster_home(_settings())
     out.print(f"{place}: already at revision {after}." if before == after else f"{place}: now at revision {after}.")
+    out.print(f"Dagster's folder: export DAGSTER_HOME={home}", soft_wrap=True)
 
 
 @db_app.command("sql")
@@ -189,9 +195,14 @@ def run(
     if not once:
         raise typer.BadParameter("Without --once there is nothing to do here: the daemon of `dagster dev` runs on.")
     from imgpipe_dagster.cli_progress import stage_bars
+    from imgpipe_dagster.doctor import check_weights
     from imgpipe_dagster.runner import InterruptedRunError, run_pending
 
     settings = _settings()
+    weights = check_weights(settings)
+    if not weights.ok:
+        _fail(f"{weights.found} {weights.advice}")  # before anything is claimed
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))  # a lost terminal is an interruption
     with _catalogue(current=True) as engine, stage_bars(err) as on_batch:
         try:
             outcomes = run_pending(settings, engine, on_batch)
@@ -227,7 +238,7 @@ def status(as_json: AsJson = False) -> None:
             "images": count_by_status(engine),
             "failed_by_reason": count_by_reason(engine),
             "batches": count_batches_by_state(engine),
-            "oldest_wait_s": round(oldest, 1),
+            "oldest_wait_s": round(oldest, 1) if math.isfinite(oldest) else None,
             "last_prediction_age_s": last_prediction_age_s(engine),
         }
     if as_json:
@@ -236,9 +247,9 @@ def status(as_json: AsJson = False) -> None:
     out.print(_counts("Images", found["images"]))
     out.print(_counts("Batches", found["batches"]))
     if found["failed_by_reason"]:
-        out.print(_counts("Failed, by reason", found["failed_by_reason"]))
+        out.print(_reasons(found["failed_by_reason"]))
     age = found["last_prediction_age_s"]
-    out.print("No prediction yet." if age is None else f"Last prediction: {age:.0f} s ago.")
+    out.print("No answer yet." if age is None else f"Newest first answer: {age:.0f} s ago.")
 
 
 @app.command()
@@ -246,7 +257,7 @@ def retry(
     reason: Annotated[str | None, typer.Option(help="Only images that failed with this reason code.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only images of this batch.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Size of the new batches; small ones find a culprit.")
+        int | None, typer.Option(min=1, max=5000, help="Size of the new batches; small ones find a culprit.")
     ] = None,
 ) -> None:
     """Put failed images back to be processed again, and those of batches that are held.
@@ -327,6 +338,8 @@ def demo(
 def _settings() -> Settings:
     try:
         settings = Settings()
+    except SettingsError as error:
+        _fail(f'The settings are wrong. {error}: lists are written as JSON, such as ["10.0.0.0/8"].')
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
         _fail("The settings are wrong. " + "; ".join(lines))
@@ -354,6 +367,15 @@ def _catalogue(*, current: bool = False) -> Iterator["Engine"]:
 def _fail(message: str) -> NoReturn:
     err.print(message, style="red", soft_wrap=True)
     raise SystemExit(1)
+
+
+def _reasons(counts: dict[str, int]) -> Table:
+    from imgpipe_dagster.reasons import Reason
+
+    table = Table("Failed, by reason", "", "", box=None)
+    for code, count in counts.items():
+        table.add_row(code, str(count), Reason(code).advice if code in list(Reason) else "")
+    return table
 
 
 def _counts(title: str, counts: dict[str, int]) -> Table:
@@ -415,7 +437,8 @@ def _print_run(summary: dict[str, Any]) -> None:
         table.add_row(name.replace("_", " "), str(summary[name]))
     out.print(table)
     if summary["rejected_by_reason"]:
-        out.print(_counts("Failed, by reason", summary["rejected_by_reason"]))
+        out.print(_reasons(summary["rejected_by_reason"]))
+        out.print("Mended? imgpipe retry --reason CODE, then imgpipe run --once")
     if summary["objects_by_class"]:
         out.print(_counts("Boxes, by class", summary["objects_by_class"]))
     for key, error in summary["errors"].items():

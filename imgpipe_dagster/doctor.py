@@ -27,7 +27,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Run every check; none raises."""
-    checks: list[Callable[[Settings], Finding]] = [_python, _opencv, _disk, _catalogue, _store, _weights]
+    checks: list[Callable[[Settings], Finding]] = [_python, _opencv, _disk, _catalogue, _store, check_weights]
     return [check(settings) for check in checks]
 
 
@@ -86,7 +86,8 @@ def _store(settings: Settings) -> Finding:
     return Finding("Store", True, url)
 
 
-def _weights(settings: Settings) -> Finding:
+def check_weights(settings: Settings) -> Finding:
+    """Whether the detector's weights are there and are those that the settings pin."""
     from imgpipe_dagster.models.weights import WeightsError, find_weights, sha256_of
 
     advice = "Set IMGPIPE_DETECTOR_WEIGHTS, or: imgpipe models download NAME"

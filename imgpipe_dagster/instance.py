@@ -18,7 +18,7 @@ def prepare_dagster_home(settings: Settings, project_dir: Path | None = None) ->
 
     Args:
         settings: This installation's settings.
-        project_dir: Where ``dagster.yaml`` is; by default the working directory, else the project this package is in.
+        project_dir: Where ``dagster.yaml`` is; by default the project this package is in, else the package.
 
     Returns:
         The absolute folder, for ``DAGSTER_HOME``.
@@ -26,7 +26,7 @@ def prepare_dagster_home(settings: Settings, project_dir: Path | None = None) ->
     Raises:
         FileNotFoundError: if there is no ``dagster.yaml``.
     """
-    candidates = [project_dir] if project_dir else [Path.cwd(), PROJECT_DIR]
+    candidates = [project_dir] if project_dir else [PROJECT_DIR, Path(__file__).parent]
     source = next((d / INSTANCE_YAML for d in candidates if (d / INSTANCE_YAML).is_file()), None)
     if source is None:
         raise FileNotFoundError(f"There is no {INSTANCE_YAML} in {' or '.join(map(str, candidates))}.")
@@ -44,6 +44,6 @@ def prepare_dagster_home(settings: Settings, project_dir: Path | None = None) ->
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The instance, opened; also named in the environment, for processes that Dagster starts."""
     home = prepare_dagster_home(settings)
-    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ.setdefault("DAGSTER_HOME", str(home))  # whoever names another instance means it
     with dg.DagsterInstance.get() as instance:
         yield instance

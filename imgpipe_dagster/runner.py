@@ -79,9 +79,13 @@ def run_pending(
     attempts = AttemptLimits(settings.max_attempts, settings.heartbeat_limit_s)
     outcomes: list[BatchOutcome] = []
     with dagster_instance(settings) as instance:
-        left_behind = _left_behind(instance, engine, attempts)
+        left_behind = _left_behind(instance, engine, attempts, outcomes)
         while (batch := left_behind.pop(0) if left_behind else claim_batch(engine, limits, Claimant.CLI)) is not None:
-            outcome = _run_batch(job, instance, engine, batch, attempts)
+            try:
+                outcome = _run_batch(job, instance, engine, batch, attempts)
+            except BaseException:
+                release_batch(engine, batch)  # a fault outside the run, such as in Dagster's own storage
+                raise
             outcomes.append(outcome)
             on_batch(outcome)
     return outcomes
@@ -127,8 +131,10 @@ def _run_attempt(job: dg.JobDefinition, instance: dg.DagsterInstance, engine: En
     return None if state is BatchState.ANALYSED else "The run ended well but left the batch open."
 
 
-def _left_behind(instance: dg.DagsterInstance, engine: Engine, limits: AttemptLimits) -> list[Batch]:
-    """Open batches that nobody works on, ready for their next attempt."""
+def _left_behind(
+    instance: dg.DagsterInstance, engine: Engine, limits: AttemptLimits, outcomes: list[BatchOutcome]
+) -> list[Batch]:
+    """Open batches that nobody works on, ready for their next attempt; those that are given up join the outcomes."""
     batches = open_batches(engine)
     runs = runs_of_attempts(instance, [run_key(batch.key, JOB, batch.attempt) for batch in batches])
     taken: list[Batch] = []
@@ -140,6 +146,10 @@ def _left_behind(instance: dg.DagsterInstance, engine: Engine, limits: AttemptLi
             action = decide(batch, RunView.FAILED, limits)
         if action is Action.GIVE_UP:
             fail_batch(engine, batch, "Its last run was lost.")
+            lost = BatchOutcome(batch.key, batch.image_count, batch.attempt, False, 0.0, "Its last run was lost.")
+            outcomes.append(lost)
+        elif action is Action.REQUEST_RUN and batch.heartbeat_age_s <= limits.heartbeat_limit_s:
+            continue  # whoever has just claimed it is about to start its run
         elif action in (Action.NEXT_ATTEMPT, Action.REQUEST_RUN) and begin_attempt(engine, batch, Claimant.CLI):
             taken.append(get_batch(engine, batch.key) or batch)
     return taken

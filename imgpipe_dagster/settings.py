@@ -1,5 +1,6 @@
 """Every setting, in one class: read once at the edge (definitions, CLI) and passed down as plain values."""
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ class Settings(BaseSettings):
         env_file_encoding="utf-8",
         extra="ignore",
         populate_by_name=True,
+        env_ignore_empty=True,
         hide_input_in_errors=True,  # an error must not print a password
     )
 
@@ -144,13 +146,37 @@ class Settings(BaseSettings):
             raise ValueError("it is not a database URL such as mysql+pymysql://user:password@host/imgpipe") from None
         if "@" in (url.host or ""):
             raise ValueError("characters such as @ : / in the user or password must be percent-encoded (@ is %40)")
+        if {"password", "passwd"} & set(url.query):
+            raise ValueError("the password belongs before the host, as in mysql+pymysql://user:password@host/imgpipe")
+        return value
+
+    @field_validator("store_url")
+    @classmethod
+    def _names_a_store(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("file:///", "s3://")):
+            raise ValueError("a store is file:///folder (three slashes) or s3://bucket/prefix")
+        return value
+
+    @field_validator("cdn_base_url")
+    @classmethod
+    def _names_a_server(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("it must begin with http:// or https://")
+        return value
+
+    @field_validator("fetch_allow_networks")
+    @classmethod
+    def _are_networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            ipaddress.ip_network(network)  # its ValueError says what is wrong
         return value
 
     @property
     def catalogue_url(self) -> URL:
         """The catalogue's SQLAlchemy URL, with its password. Never log it."""
         if self.database_url is not None:
-            return make_url(self.database_url.get_secret_value())
+            url = make_url(self.database_url.get_secret_value())
+            return url.set(drivername="mysql+pymysql") if url.drivername in {"mysql", "mariadb"} else url
         if self.mysql_host:
             return URL.create(
                 "mysql+pymysql",

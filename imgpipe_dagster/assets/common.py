@@ -33,10 +33,10 @@ class Progress:
         self._started = time.monotonic()
         self._noted = float("-inf")
         self.done = 0
+        self._note()
 
     def watch(self, items: Iterable[T]) -> Iterator[T]:
         """Pass the items on, counting them."""
-        self._note()
         for item in items:
             yield item
             self.done += 1

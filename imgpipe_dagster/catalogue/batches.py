@@ -1,5 +1,6 @@
 """Batches: claiming images, following a batch through its attempts, giving it its end. Exactly once, by state."""
 
+import datetime as dt
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -84,11 +85,13 @@ def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float
 
     def look(connection: Connection) -> tuple[int, float]:
         oldest = pending.with_only_columns(seconds_ago(ProductImage.updated_at)).order_by(ProductImage.id).limit(1)
-        oldest_wait_s = connection.scalar(oldest)
-        if oldest_wait_s is None:
+        row = connection.execute(oldest).first()
+        if row is None:
             return 0, 0.0
+        # Other programs write updated_at too: a time in the future or an unreadable one must not block the queue.
+        oldest_wait_s = max(0.0, float("inf") if row[0] is None else float(row[0]))
         count = sa.select(sa.func.count()).select_from(pending.limit(at_most).subquery())
-        return connection.scalar(count) or 0, float(oldest_wait_s)
+        return connection.scalar(count) or 0, oldest_wait_s
 
     return transact(engine, look, writes=False, retry_for_s=_LOOK_FOR_S)
 
@@ -224,7 +227,9 @@ def retry_images(
             query.order_by(ProductImage.id).limit(batch_size or _CHUNK).with_for_update(skip_locked=True)
         ).all()
         if ids and batch_size is not None:
-            _form_batch(connection, ids, Claimant.SENSOR)
+            batch = _form_batch(connection, ids, Claimant.SENSOR)
+            # Nobody is at work on it: whoever comes first, sensor or command, may start its run.
+            connection.execute(_update(batch.key).values(heartbeat_at=dt.datetime(1970, 1, 1)))  # noqa: DTZ001 - UTC
         elif ids:
             connection.execute(
                 sa.update(ProductImage)

@@ -100,6 +100,8 @@ def _connect_sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(dbapi_connection: sqlite3.Connection, _record: object) -> None:
         dbapi_connection.isolation_level = None  # the begin event below starts transactions, not the driver
+        # Other programs may have written text that is not UTF-8: one such row must not fail its whole batch.
+        dbapi_connection.text_factory = lambda text: text.decode("utf-8", "replace")
         dbapi_connection.execute("PRAGMA journal_mode = WAL")
         dbapi_connection.execute("PRAGMA synchronous = NORMAL")
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import transact
-from imgpipe_dagster.catalogue.tables import BATCH_TABLES, Base, ImageBatch
+from imgpipe_dagster.catalogue.tables import BATCH_TABLES, Base, ImageBatch, ProductImage
 from imgpipe_dagster.catalogue.types import utc_now
 
 _TABLES: dict[str, sa.Table] = {t.__tablename__: Base.metadata.tables[t.__tablename__] for t in BATCH_TABLES}
@@ -71,10 +71,20 @@ def replace_batch(
     return len(rows)
 
 
-def load_batch(engine: Engine, name: str, batch_key: str) -> pd.DataFrame:
-    """The rows of one batch in the order of the primary key, each column with the type that the table gives it."""
+def load_batch(engine: Engine, name: str, batch_key: str, *, counting: bool = False) -> pd.DataFrame:
+    """The rows of one batch in the order of the primary key, each column with the type that the table gives it.
+
+    Args:
+        engine: The catalogue.
+        name: A batch table.
+        batch_key: The batch.
+        counting: Only the rows that count: those of images that have not moved to a newer batch.
+    """
     table = batch_table(name)
     query = sa.select(table).where(table.c.batch_key == batch_key).order_by(*table.primary_key.columns)
+    if counting:
+        still_here = sa.and_(ProductImage.id == table.c.image_id, ProductImage.batch_key == batch_key)
+        query = query.join(ProductImage, still_here)
     rows = transact(engine, lambda connection: connection.execute(query).mappings().all(), writes=False)
     frame = pd.DataFrame(rows, columns=list(table.c.keys()))
     return frame.astype({column.name: _pandas_type(column) for column in table.c})

@@ -6,6 +6,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from imgpipe_dagster.catalogue.engine import CatalogueError
 from imgpipe_dagster.catalogue.frames import replace_batch
 from imgpipe_dagster.catalogue.tables import BatchState, ImageBatch, ImageStatus, ProductImage
 from imgpipe_dagster.catalogue.types import utc_now
@@ -17,6 +18,9 @@ def publish_batch(engine: Engine, name: str, batch_key: str, answers: pd.DataFra
     """Store a batch's answers in table ``name``, give them to its images and close the batch, in one transaction.
 
     An image that waits for a new batch, or has moved to one, keeps its state.
+
+    Raises:
+        CatalogueError: an image of the batch has no answer; nothing is changed then.
 
     Args:
         engine: The catalogue.
@@ -47,6 +51,13 @@ def _publish(connection: Connection, batch_key: str, answers: pd.DataFrame) -> N
                 )
                 .values(status=status, reason=reason, updated_at=utc_now())
             )
+    unanswered = connection.scalar(
+        sa.select(sa.func.count()).where(
+            ProductImage.batch_key == batch_key, ProductImage.status == ImageStatus.PROCESSING
+        )
+    )
+    if unanswered:
+        raise CatalogueError(f"{unanswered} images of batch {batch_key} have no answer: materialize from raw_images.")
     connection.execute(
         sa.update(ImageBatch)
         .where(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imgpipe_dagster.settings import DEMO_WEIGHTS
+from imgpipe_dagster.settings import DEMO_WEIGHTS, Settings
 
 KEPT = frozenset({"images", "models", ".lock"})
 """What a fresh start keeps: rendered files and exported models, which are the same every time."""
@@ -20,22 +20,26 @@ class DemoBusyError(RuntimeError):
 
 def demo_home() -> Path:
     """The folder of the demo: ``demo`` in the home folder."""
-    return Path(os.environ.get("IMGPIPE_HOME", ".imgpipe")).absolute() / "demo"
+    return Settings().home / "demo"
 
 
-def demo_environment(home: Path, *, batch_size: int, batch_max_wait_s: float) -> dict[str, str]:
-    """The settings that keep the demo away from the user's own data, as environment variables."""
-    return {
-        "IMGPIPE_HOME": str(home),
-        "IMGPIPE_DATABASE_URL": f"sqlite:///{home}/catalogue.db",
-        "IMGPIPE_STORE_URL": (home / "store").as_uri(),
-        "IMGPIPE_DETECTOR_WEIGHTS": str(DEMO_WEIGHTS),
-        "IMGPIPE_DETECTOR_PRECISION": "fp32",
-        "IMGPIPE_FETCH_ALLOW_NETWORKS": json.dumps(["127.0.0.0/8"]),  # the demo's CDN is local
-        "IMGPIPE_BATCH_SIZE": str(batch_size),
-        "IMGPIPE_BATCH_MAX_WAIT_S": str(batch_max_wait_s),
-        "DAGSTER_HOME": str(home / "dagster"),
-    }
+def enter_demo(home: Path, *, batch_size: int, batch_max_wait_s: float) -> Settings:
+    """Replace every setting in this process's environment by the demo's: the user's data and model stay out of it."""
+    for name in [name for name in os.environ if name.startswith(("IMGPIPE_", "MYSQL_"))]:
+        del os.environ[name]
+    os.environ.update(
+        {
+            "IMGPIPE_HOME": str(home),
+            "IMGPIPE_DATABASE_URL": f"sqlite:///{home}/catalogue.db",
+            "IMGPIPE_STORE_URL": (home / "store").as_uri(),
+            "IMGPIPE_DETECTOR_WEIGHTS": str(DEMO_WEIGHTS),
+            "IMGPIPE_FETCH_ALLOW_NETWORKS": json.dumps(["127.0.0.0/8"]),  # the demo's CDN is local
+            "IMGPIPE_BATCH_SIZE": str(batch_size),
+            "IMGPIPE_BATCH_MAX_WAIT_S": str(batch_max_wait_s),
+            "DAGSTER_HOME": str(home / "dagster"),
+        }
+    )
+    return Settings(_env_file=None)  # pyright: ignore[reportCallIssue] - pydantic-settings takes it
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The demo: rendered files on a local CDN, the main job over all of them, a table and a contact sheet."""
 
-import os
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -16,7 +15,7 @@ from imgpipe_dagster.catalogue.schema import upgrade
 from imgpipe_dagster.catalogue.tables import DetectedImage, Detection, ValidatedImage
 from imgpipe_dagster.cli_progress import stage_bars
 from imgpipe_dagster.demo.cdn import DemoCdn
-from imgpipe_dagster.demo.home import DemoBusyError, demo_environment, demo_home, locked, start_afresh
+from imgpipe_dagster.demo.home import DemoBusyError, demo_home, enter_demo, locked, start_afresh
 from imgpipe_dagster.demo.images import DemoFile, write_demo_images
 from imgpipe_dagster.settings import Settings
 
@@ -31,10 +30,9 @@ def run_demo(count: int, out: Console, err: Console) -> int:
     try:
         with locked(home):
             start_afresh(home)
-            os.environ.update(demo_environment(home, batch_size=BATCH_SIZE, batch_max_wait_s=0))
-            return _run(count, Settings(), out, err)
+            return _run(count, enter_demo(home, batch_size=BATCH_SIZE, batch_max_wait_s=0), out, err)
     except DemoBusyError as error:
-        err.print(str(error), style="red")
+        err.print(str(error), style="red", soft_wrap=True)
         return 1
 
 
@@ -110,7 +108,13 @@ def write_contact_sheet(settings: Settings, engine: Engine, path: Path) -> Path:
 
 def _print_results(engine: Engine, batch_keys: list[str], seconds: float, out: Console) -> None:
     summary = summarize_batches(engine, batch_keys)
-    table = Table("images", str(summary["images"]), box=None, title="What came out", title_justify="left")
+    table = Table(
+        "images",
+        str(summary["images"]),
+        box=None,
+        title="What came out (some files are broken on purpose)",
+        title_justify="left",
+    )
     for stage, count in count_stages(engine, batch_keys).items():
         table.add_row(stage, str(count))
     table.add_section()

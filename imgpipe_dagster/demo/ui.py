@@ -1,8 +1,8 @@
 """``python -m imgpipe_dagster.demo.ui``: Dagster's UI over the demo, with a CDN alive and new rows arriving."""
 
 import argparse
-import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.schema import upgrade
 from imgpipe_dagster.demo.cdn import DemoCdn, iter_new_rows
-from imgpipe_dagster.demo.home import DemoBusyError, demo_environment, demo_home, locked
+from imgpipe_dagster.demo.home import DemoBusyError, demo_home, enter_demo, locked
 from imgpipe_dagster.demo.images import DemoFile, write_demo_images
 from imgpipe_dagster.demo.show import add_rows
 from imgpipe_dagster.instance import PROJECT_DIR, prepare_dagster_home
@@ -31,13 +31,19 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=60, help="how many files the CDN has (default: %(default)s)")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between new rows (default: %(default)s)")
     options = parser.parse_args()
+    # A shell starts background jobs with SIGINT ignored, and Dagster would inherit that and never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not _is_free(options.port):
+        out.print(f"Port {options.port} is taken: choose another with `make ui PORT=3001`.", style="red")
+        return 1
     home = demo_home()
     try:
         with locked(home):
-            os.environ.update(demo_environment(home, batch_size=20, batch_max_wait_s=15))
-            return _serve(Settings(), options.port, options.images, options.interval)
+            return _serve(
+                enter_demo(home, batch_size=20, batch_max_wait_s=15), options.port, options.images, options.interval
+            )
     except DemoBusyError as error:
-        out.print(str(error), style="red")
+        out.print(str(error), style="red", soft_wrap=True)
         return 1
 
 
@@ -80,6 +86,16 @@ def _feed(engine: Engine, cdn: DemoCdn, files: list[DemoFile], interval_s: float
         if stopped.is_set():
             return
         add_rows(engine, [(url, file)])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _port_of_last_time(home: Path) -> int:

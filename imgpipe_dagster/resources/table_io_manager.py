@@ -21,8 +21,8 @@ class TableIOManager(dg.ConfigurableIOManager):
         context.add_output_metadata({"dagster/partition_row_count": rows})
 
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - Dagster's signature
-        """The batch's rows as a frame, each column with the table's type."""
-        return load_batch(self.database.engine, context.asset_key.path[-1], context.partition_key)
+        """The batch's rows that count as a frame: an image that has moved to a newer batch is answered there."""
+        return load_batch(self.database.engine, context.asset_key.path[-1], context.partition_key, counting=True)
 
 
 class PublishingIOManager(TableIOManager):

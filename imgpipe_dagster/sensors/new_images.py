@@ -15,6 +15,7 @@ from imgpipe_dagster.catalogue.batches import (
     claim_batch,
     fail_batch,
     hold_batch,
+    note_heartbeat,
     open_batches,
 )
 from imgpipe_dagster.catalogue.tables import Claimant
@@ -157,7 +158,10 @@ def tick(
     wanted: list[tuple[str, int]] = []
     for batch in batches:
         own = runs.get(run_key(batch.key, job, batch.attempt), [])
-        attempt = _act(instance, engine, batch, own, decide(batch, view_of(own), attempt_limits))
+        view = view_of(own)
+        if view is RunView.QUEUED:
+            note_heartbeat(engine, batch.key)  # silence counts from the start of the work, however long the queue
+        attempt = _act(instance, engine, batch, own, decide(batch, view, attempt_limits))
         if attempt is not None:
             wanted.append((batch.key, attempt))
     for _ in range(max_open_batches - len(batches)):
@@ -217,7 +221,7 @@ _VIEWS: dict[dg.DagsterRunStatus, RunView] = {
     dg.DagsterRunStatus.QUEUED: RunView.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED: RunView.QUEUED,
     dg.DagsterRunStatus.MANAGED: RunView.QUEUED,
-    dg.DagsterRunStatus.STARTING: RunView.STARTED,
+    dg.DagsterRunStatus.STARTING: RunView.QUEUED,  # run monitoring guards the start
     dg.DagsterRunStatus.STARTED: RunView.STARTED,
     dg.DagsterRunStatus.CANCELING: RunView.STARTED,
     dg.DagsterRunStatus.SUCCESS: RunView.SUCCEEDED,

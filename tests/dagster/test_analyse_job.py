@@ -172,3 +172,26 @@ def test_a_partition_without_images_is_an_empty_success(pipeline):
     job = pipeline.defs().resolve_job_def("analyse")
     assert job.execute_in_process(instance=pipeline.instance, partition_key="20260101-000001").success
     assert pipeline.count("image_predictions") == 0
+
+
+PREDICT = [dg.AssetKey(name) for name in ("image_predictions", "metadata_reports", "published_predictions")]
+
+
+def test_publishing_without_answers_leaves_the_batch_open(pipeline, batch):
+    result = pipeline.run(batch, selection=PREDICT[2:], raise_on_error=False)
+    assert not result.success
+    assert pipeline.rows("image_batches", "state", "attempt") == [("claimed", 1)]
+    assert {row[1] for row in pipeline.rows("product_images", "id", "status")} == {"processing"}
+
+
+def test_an_old_batch_can_be_detected_again_after_one_of_its_images_has_moved(pipeline, batch, make_jpeg):
+    pipeline.run(batch)
+    pipeline.write("nowhere.jpg", make_jpeg(9))
+    retry_images(pipeline.engine, reason="http_not_found")
+    pipeline.run(pipeline.claim())
+    report = pipeline.settings.home / "store" / "metadata" / "5.json"
+    newest = report.read_bytes()
+    assert json.loads(newest)["status"] == "predicted"
+    assert pipeline.run(batch, weights="two", selection=[dg.AssetKey("detections"), *PREDICT]).success
+    assert report.read_bytes() == newest, "the report of the newer batch stays"
+    assert len(pipeline.rows("current_image_predictions", "image_id", "status")) == 7

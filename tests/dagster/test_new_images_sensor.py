@@ -47,7 +47,7 @@ def test_each_case_has_its_action(row, run, expected):
     [
         ([], RunView.NONE),
         (["QUEUED"], RunView.QUEUED),
-        (["STARTING"], RunView.STARTED),
+        (["STARTING"], RunView.QUEUED),
         (["CANCELING"], RunView.STARTED),
         (["FAILURE", "STARTED"], RunView.STARTED),
         (["FAILURE", "SUCCESS"], RunView.SUCCEEDED),
@@ -175,3 +175,13 @@ def test_a_tick_with_nothing_to_do_costs_three_short_queries(pipeline):
     tick(pipeline.instance, pipeline.engine, "analyse", BatchLimits(), AttemptLimits(), max_open_batches=2)
     note_tick(pipeline.engine, "new_images_sensor", "second")
     assert len(queries) == 3, queries
+
+
+def test_waiting_in_the_queue_is_not_silence(pipeline, sensor):
+    pipeline.add("http://127.0.0.1/a.jpg")
+    key = sensor().run_requests[0].partition_key
+    note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.STARTING)
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(ImageBatch).values(heartbeat_at=sa.text("'2020-01-01 00:00:00.000000'")))
+    assert isinstance(sensor(), dg.SkipReason)
+    assert get_batch(pipeline.engine, key).heartbeat_age_s < 60, "silence counts from the start of the work"

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 
 from imgpipe_dagster.catalogue import batches, schema
 from imgpipe_dagster.catalogue.engine import connect, transact
+from imgpipe_dagster.catalogue.images import images_of_batch
 from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage
 
 NOW = batches.BatchLimits(size=10, max_size=50, max_wait_s=0)
@@ -94,6 +95,14 @@ def test_rows_that_commit_late_are_claimed_once_each_by_racing_claimants(engine)
     assert all(count == joined for _, count, joined in counted)
 
 
+@pytest.mark.parametrize("updated_at", ["2099-01-01 00:00:00", "1999-01-01 00:00:00"])
+def test_a_strange_time_at_the_head_of_the_queue_blocks_nothing(engine, updated_at):
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO product_images (image_url, updated_at) VALUES ('a', '{updated_at}')")
+    insert(engine, 2)
+    assert batches.claim_batch(engine, NOW, Claimant.SENSOR).image_count == 3
+
+
 def test_an_attempt_is_begun_by_one_of_two(engine):
     insert(engine, 1)
     batch = batches.claim_batch(engine, NOW, Claimant.SENSOR)
@@ -173,4 +182,16 @@ def test_a_transaction_outlives_an_outage_of_the_database(mariadb, mariadb_url):
         assert not claim.done()
         mariadb.start()
         assert claim.result(timeout=60).image_count == 1
+    engine.dispose()
+
+
+def test_a_time_that_sqlite_cannot_read_and_text_that_is_not_utf8_block_nothing(tmp_path):
+    engine = connect(make_url(f"sqlite:///{tmp_path}/catalogue.db"))
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO product_images (image_url, updated_at) VALUES (CAST(X'68E9' AS TEXT), 'yesterday')"
+        )
+    batch = batches.claim_batch(engine, batches.BatchLimits(size=10, max_wait_s=60), Claimant.SENSOR)
+    assert list(images_of_batch(engine, batch.key)["image_url"]) == ["h\ufffd"]
     engine.dispose()

@@ -122,6 +122,43 @@ def test_a_database_url_that_cannot_be_read_is_told_without_showing_it(imgpipe, 
     assert not any(part in result.stderr + result.stdout for part in ("canary", "ary@"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("IMGPIPE_STORE_URL", "/data/store"),
+        ("IMGPIPE_CDN_BASE_URL", "cdn.example.com"),
+        ("IMGPIPE_FETCH_ALLOW_NETWORKS", "10.0.0.0/8"),
+        ("IMGPIPE_FETCH_ALLOW_NETWORKS", '["10.0.0.1/8"]'),
+        ("IMGPIPE_DATABASE_URL", "mysql+pymysql://host/db?user=me&password=canary"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_is_claimed(imgpipe, name, value):
+    imgpipe("db", "upgrade")
+    result = imgpipe("run", "--once", **{name: value})
+    assert result.returncode == 1
+    assert name.removeprefix("IMGPIPE_").lower() in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "canary" not in result.stderr
+
+
+def test_an_empty_setting_is_no_setting(imgpipe):
+    assert imgpipe("db", "upgrade", IMGPIPE_DATABASE_URL="", IMGPIPE_DETECTOR_SHA256="").returncode == 0
+
+
+def test_an_upgrade_makes_dagsters_home_too(imgpipe, tmp_path):
+    assert "DAGSTER_HOME" in imgpipe("db", "upgrade").stdout
+    assert (tmp_path / ".imgpipe" / "dagster" / "dagster.yaml").exists()
+
+
+def test_missing_weights_stop_a_run_before_anything_is_claimed(imgpipe):
+    imgpipe("db", "upgrade")
+    imgpipe("import", "sample", "--output", "my.csv")
+    imgpipe("import", "csv", "my.csv")
+    result = imgpipe("run", "--once", IMGPIPE_DETECTOR_WEIGHTS="/nowhere/best.pt")
+    assert (result.returncode, "/nowhere/best.pt" in result.stderr) == (1, True)
+    assert set(json.loads(imgpipe("status", "--json").stdout)["images"]) == {"pending"}
+
+
 def test_settings_are_read_from_the_env_file_of_the_working_directory(imgpipe, tmp_path):
     (tmp_path / ".env").write_text("IMGPIPE_HOME=elsewhere\n")
     imgpipe("db", "upgrade")
