@@ -48,7 +48,7 @@ _ADVICE: dict[Reason, str] = {
     Reason.URL_MISSING: "The row has no image_url: fill it in and retry.",
     Reason.URL_INVALID: "The image_url is not a URL (and no IMGPIPE_CDN_BASE_URL is set to complete it).",
     Reason.URL_SCHEME: "Only http, https and s3 in the configured bucket are fetched.",
-    Reason.ADDRESS_NOT_ALLOWED: "The host is not public. If you trust it, name its network: IMGPIPE_FETCH_ALLOW_NETWORKS.",
+    Reason.ADDRESS_NOT_ALLOWED: "The host's address is not public. If you trust it, set IMGPIPE_FETCH_ALLOW_NETWORKS.",
     Reason.NAME_NOT_RESOLVED: "The host name does not resolve: check the URL or the name server.",
     Reason.CONNECT_FAILED: "No connection to the server after all retries: retry when it is up.",
     Reason.CONNECTION_LOST: "The server closed the connection before the whole file came, in every attempt.",
