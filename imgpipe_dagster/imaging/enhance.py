@@ -113,6 +113,17 @@ def enhance(picture: bytes | np.ndarray, config: EnhancementConfig, *, boxes: Se
     )
 
 
+def judge(picture: bytes | np.ndarray, *, boxes: Sequence[Box] = ()) -> Quality:
+    """Score a picture without changing it: its product, or all of it where no mask is to be trusted.
+
+    Args and errors are those of ``enhance``.
+    """
+    image, given = read_picture(picture) if isinstance(picture, bytes) else (picture, None)
+    noise = estimate_noise(image)
+    cutout = _cut_out(image if noise < STRONG_NOISE else denoise(image, noise), given, EnhancementConfig(), boxes)
+    return score(image, cutout.alpha if cutout is not None and cutout.plausible else None)
+
+
 def _cut_out(
     image: np.ndarray, given: np.ndarray | None, config: EnhancementConfig, boxes: Sequence[Box]
 ) -> Cutout | None:

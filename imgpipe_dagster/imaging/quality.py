@@ -12,7 +12,7 @@ import numpy as np
 
 # The product is judged as on a page that shows it this large; a smaller one is not enlarged, its blur counts more.
 _VIEW_SIDE = 720
-_WEIGHTS = {"sharpness": 0.8, "exposure": 0.5, "contrast": 0.25, "noise": 0.6, "resolution": 0.35, "compression": 0.45}
+_WEIGHTS = {"sharpness": 0.8, "exposure": 0.5, "contrast": 0.25, "noise": 0.85, "resolution": 0.35, "compression": 0.45}
 _ISSUE_BELOW = 0.7
 _NO_EDGES = 144.0
 _INVISIBLE_NOISE = 0.7
@@ -90,8 +90,8 @@ def score(image: np.ndarray, mask: np.ndarray | None = None) -> Quality:
 
     Args:
         image: uint8 BGR, (height, width, 3).
-        mask: uint8, (height, width), above 127 where the product is. Without one, everything but a plain backdrop that
-            reaches the border is judged.
+        mask: uint8, (height, width), above 127 where the product is. Without one, or with an empty one, the
+            whole picture is judged.
     """
     inside = np.full(image.shape[:2], True) if mask is None else mask > 127
     if not inside.any():
@@ -180,13 +180,13 @@ def _blur_variance(view: _View, noise_sigma: float) -> float:
     step would come out negative, so the scale begins at the finest line.
     """
     fine, coarse = _gradient(view.grey, 1.0), _gradient(view.grey, 2.0)
-    valid = cv2.erode(view.mask.astype(np.uint8), np.ones((9, 9), np.uint8), borderValue=0) > 0
+    valid = cv2.erode(view.mask.astype(np.uint8), np.ones((13, 13), np.uint8), borderValue=0) > 0
     ridge = (coarse >= cv2.dilate(coarse, np.ones((3, 3), np.uint8))) & valid & ~_jpeg_grid(view)
     strength = coarse[ridge]
     if strength.size == 0 or strength.max() < 1:
         return _NO_EDGES
     # So many by area and not by rank: noise adds weak ridges without end.
-    count = min(strength.size, max(20, np.count_nonzero(view.mask) // 1000))
+    count = min(strength.size, max(20, np.count_nonzero(view.mask) // 250))
     strong = strength >= max(np.partition(strength, -count)[-count], 1.0)
     # White noise of s has the gradient s/sqrt(4π) per pixel after a blur of 1.
     clean = np.sqrt(np.maximum(fine[ridge][strong] ** 2 - noise_sigma**2 / (4 * np.pi), 0))

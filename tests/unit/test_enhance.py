@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 
 from imgpipe_dagster.demo.products import Backdrop, Defect, ProductPhoto, degrade, render_product
 from imgpipe_dagster.imaging.adjust import correct_light, denoise, sharpen
-from imgpipe_dagster.imaging.enhance import enhance
+from imgpipe_dagster.imaging.enhance import enhance, judge
 from imgpipe_dagster.imaging.modes import EnhancementConfig, Mode, Step
 
 
@@ -201,6 +201,13 @@ def test_odd_shapes_and_empty_pictures_are_answered(mode: Mode, shape: tuple[int
         result = enhance(np.full((*shape, 3), level, np.uint8), EnhancementConfig(mode=mode))
         assert decoded(result.encoded.data).shape[1::-1] == result.size
         assert not result.background_replaced
+
+
+def test_judging_a_file_is_judging_its_product(cluttered: ProductPhoto):
+    cover = (cluttered.alpha / 255)[..., None]
+    white = (cover * cluttered.image + 255 * (1 - cover)).astype(np.uint8)
+    before = judge(cv2.imencode(".png", cluttered.image)[1].tobytes(), boxes=[cluttered.box])
+    assert judge(white).score == pytest.approx(before.score, abs=2)
 
 
 def test_a_colour_cast_of_a_grey_backdrop_is_removed(plain: ProductPhoto):

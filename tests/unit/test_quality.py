@@ -97,7 +97,7 @@ def test_the_score_is_the_product_of_its_weighted_components(products: list[Prod
     quality = score(products[1].image, products[1].alpha)
     parts = quality.components
     expected = parts.sharpness**0.8 * parts.exposure**0.5 * parts.contrast**0.25
-    expected *= parts.noise**0.6 * parts.resolution**0.35 * parts.compression**0.45
+    expected *= parts.noise**0.85 * parts.resolution**0.35 * parts.compression**0.45
     assert quality.score == pytest.approx(100 * expected)
 
 
