@@ -56,7 +56,9 @@ def good(encode: Encode, photo: np.ndarray) -> bytes:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "imgpipe" in " ".join(child.cmdline())]
+    """The decoding children of this process, which may have servers of other tests for children as well."""
+    alive = (c for c in psutil.Process().children() if c.status() != psutil.STATUS_ZOMBIE)
+    return [child for child in alive if "imgpipe_dagster.imaging.validate_worker" in child.cmdline()]
 
 
 def wait_until_gone(pids: list[int], seconds: float) -> None:
