@@ -49,7 +49,9 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     shaded = _not_connected_with_border(same)
     mask = _not_connected_with_border(same | _in_shadow(lab, backdrop.surface, difference, tolerance, slope))
     # A grey product can itself pass for a shadow, and is then eaten; of a white one, only the print may be left.
-    eaten = _solidity(mask) < _solidity(shaded) - 0.12 or (_solidity(mask) < 0.8 and _hull_share(mask) < 0.5)
+    eaten = _solidity(mask) < _solidity(shaded) - 0.12 or (
+        mask.any() and _solidity(mask) < 0.8 and _hull_share(mask) < 0.5
+    )
     sure = not eaten and _edges_are_inside(mask, slope)
     mask = mask & ~_see_through(same, mask, backdrop) if sure else _bounding_box(mask | (slope > _HARD_SLOPE))
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0, sure
