@@ -107,6 +107,8 @@ def remove_background(
             if min(height, width) < 8:
                 return Cutout(np.full((height, width), 255, np.uint8), MaskFault.NEARLY_FULL, method)
             bright = _brightened(image)
+            if np.ptp(bright.reshape(-1, 3), axis=0).max() < 4:  # of one colour: there is nothing to find in it
+                return Cutout(np.zeros((height, width), np.uint8), MaskFault.NEARLY_EMPTY, method)
             votes, fault = _solve(bright, _subjects(boxes, width, height))
             return Cutout(refine(bright, votes), fault, method)
 
