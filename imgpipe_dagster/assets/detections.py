@@ -98,14 +98,15 @@ def detections(
         failures=len(set(valid["image_id"]) ^ set(images["image_id"])),
         recover="This is a fault of the detector: keep the run's log and re-run the batch.",
     )
+    outside = boxes_outside(boxes, valid)
     inside = check_result(
         context,
         database.engine,
         asset="detections",
         name="boxes_inside_the_image",
-        failures=len(boxes_outside(boxes, valid)),
+        failures=len(outside),
         recover="The weights or their export are broken: check IMGPIPE_DETECTOR_WEIGHTS and re-run the batch.",
-        found={"sample": sample(boxes_outside(boxes, valid), ["image_id", "x1", "y1", "x2", "y2"])},
+        found={"sample": sample(outside, ["image_id", "x1", "y1", "x2", "y2"])},
     )
     pictures = {"contact_sheet": sheet.markdown(), "sample": sample(boxes, DETECTION_COLUMNS[1:-1])}
     for name, frame, described, check in (

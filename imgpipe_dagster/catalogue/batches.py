@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import BatchState, Claimant, ImageBatch, ImageStatus, ProductImage
 from imgpipe_dagster.catalogue.types import seconds_ago, utc_now
 from imgpipe_dagster.reasons import Reason
+from imgpipe_dagster.streams import chunks
 
 BACKLOG_BATCHES = 20
 """A backlog of more than this many batches makes the batches grow, so that partitions stay few."""
@@ -263,7 +264,7 @@ def _form_batch(connection: Connection, ids: Sequence[int], claimant: Claimant) 
     now = connection.scalars(sa.select(ImageBatch.created_at).where(ImageBatch.id == batch_id)).one()
     key = f"{now:%Y%m%d}-{batch_id:06d}"
     connection.execute(sa.update(ImageBatch).where(ImageBatch.id == batch_id).values(batch_key=key))
-    for chunk in _chunks(ids):
+    for chunk in chunks(ids, _CHUNK):
         connection.execute(
             sa.update(ProductImage)
             .where(ProductImage.id.in_(chunk))
@@ -293,8 +294,3 @@ def _batches(connection: Connection, which: sa.ColumnElement[bool]) -> list[Batc
 
 def _update(batch_key: str) -> sa.Update:
     return sa.update(ImageBatch).where(ImageBatch.batch_key == batch_key)
-
-
-def _chunks(ids: Sequence[int]) -> Iterable[Sequence[int]]:
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]

@@ -1,7 +1,5 @@
 """Giving images the answers of their batch. No claims, no decisions."""
 
-from collections.abc import Iterator, Sequence
-
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -10,6 +8,7 @@ from imgpipe_dagster.catalogue.engine import CatalogueError
 from imgpipe_dagster.catalogue.frames import replace_batch
 from imgpipe_dagster.catalogue.tables import BatchState, ImageBatch, ImageStatus, ProductImage
 from imgpipe_dagster.catalogue.types import utc_now
+from imgpipe_dagster.streams import chunks
 
 _CHUNK = 1000
 
@@ -41,7 +40,7 @@ def _publish(connection: Connection, batch_key: str, answers: pd.DataFrame) -> N
     for image_id, status, reason in answers[["image_id", "status", "reason"]].to_numpy(dtype=object):
         by_answer.setdefault((status, None if pd.isna(reason) else reason), []).append(int(image_id))
     for (status, reason), ids in by_answer.items():
-        for chunk in _chunks(sorted(ids)):
+        for chunk in chunks(sorted(ids), _CHUNK):
             connection.execute(
                 sa.update(ProductImage)
                 .where(
@@ -66,8 +65,3 @@ def _publish(connection: Connection, batch_key: str, answers: pd.DataFrame) -> N
         )
         .values(state=BatchState.ANALYSED, reason=None, analysed_at=utc_now(), updated_at=utc_now())
     )
-
-
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]

@@ -1,6 +1,6 @@
 """The sensor that turns new rows into batches and runs, and looks after every open batch. The decision is pure."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -194,18 +194,20 @@ def _act(
     instance: dg.DagsterInstance, engine: Engine, batch: Batch, runs: Sequence[dg.DagsterRun], action: Action
 ) -> int | None:
     """Carry out an action; the attempt to request a run for, or None."""
-    if action is Action.ACCUSE_RUN:
-        accuse_runs(instance, batch, runs)
-        return None  # the next tick sees a failed run
-    steps: dict[Action, Callable[[], bool]] = {
-        Action.NEXT_ATTEMPT: lambda: begin_attempt(engine, batch),
-        Action.HOLD: lambda: hold_batch(engine, batch, "Its run was canceled."),
-        Action.GIVE_UP: lambda: fail_batch(engine, batch, _last_words(runs)),
-    }
-    done = steps[action]() if action in steps else False
-    if action is Action.REQUEST_RUN:
-        return batch.attempt
-    return batch.attempt + 1 if action is Action.NEXT_ATTEMPT and done else None
+    match action:
+        case Action.REQUEST_RUN:
+            return batch.attempt
+        case Action.NEXT_ATTEMPT:
+            return batch.attempt + 1 if begin_attempt(engine, batch) else None
+        case Action.ACCUSE_RUN:
+            accuse_runs(instance, batch, runs)  # the next tick sees a failed run
+        case Action.HOLD:
+            hold_batch(engine, batch, "Its run was canceled.")
+        case Action.GIVE_UP:
+            fail_batch(engine, batch, _last_words(runs))
+        case Action.LEAVE:
+            pass
+    return None
 
 
 def _last_words(runs: Sequence[dg.DagsterRun]) -> str:
