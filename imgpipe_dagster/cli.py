@@ -117,19 +117,8 @@ def import_csv_command(
     """
     from imgpipe_dagster.catalogue.imports import import_csv
 
-    with _import_progress(file) as on_progress, _catalogue(current=True) as engine:
-        report = _imported(
-            lambda: import_csv(
-                engine,
-                file,
-                url_column=url_column,
-                sku_column=sku_column,
-                product_group_column=product_group_column,
-                encoding=encoding,
-                on_progress=on_progress,
-            )
-        )
-    _print_import(report, as_json)
+    columns = {"url_column": url_column, "sku_column": sku_column, "product_group_column": product_group_column}
+    _import(import_csv, file, columns, encoding, as_json)
 
 
 @import_app.command("json")
@@ -147,19 +136,8 @@ def import_json_command(
     """
     from imgpipe_dagster.catalogue.imports import import_json
 
-    with _import_progress(file) as on_progress, _catalogue(current=True) as engine:
-        report = _imported(
-            lambda: import_json(
-                engine,
-                file,
-                url_column=url_column,
-                sku_column=sku_column,
-                product_group_column=product_group_column,
-                encoding=encoding,
-                on_progress=on_progress,
-            )
-        )
-    _print_import(report, as_json)
+    columns = {"url_column": url_column, "sku_column": sku_column, "product_group_column": product_group_column}
+    _import(import_json, file, columns, encoding, as_json)
 
 
 @import_app.command("sample")
@@ -394,13 +372,18 @@ def _import_progress(file: Path) -> Iterator["Callable[[ImportReport], None]"]:
         yield lambda report: line.update(f"{file.name}: {report.read} rows, {report.inserted} new")
 
 
-def _imported(work: "Callable[[], ImportReport]") -> "ImportReport":
+def _import(
+    reader: "Callable[..., ImportReport]", file: Path, columns: dict[str, str], encoding: str | None, as_json: bool
+) -> None:
+    """Import a file with a reader for its kind, and print what became of its rows."""
     from imgpipe_dagster.catalogue.imports import ImportFileError
 
-    try:
-        return work()
-    except (ImportFileError, OSError) as error:
-        _fail(str(error))
+    with _import_progress(file) as on_progress, _catalogue(current=True) as engine:
+        try:
+            report = reader(engine, file, **columns, encoding=encoding, on_progress=on_progress)
+        except (ImportFileError, OSError) as error:
+            _fail(str(error))
+    _print_import(report, as_json)
 
 
 def _print_import(report: "ImportReport", as_json: bool) -> None:
