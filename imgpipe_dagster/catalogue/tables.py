@@ -30,12 +30,19 @@ class QcStatus(StrEnum):
 
 
 class BatchState(StrEnum):
-    """Where a batch stands: which job it needs next, or none."""
+    """Where a batch stands: which job it needs next, or none.
+
+    ``claimed`` needs the analyse job and ``analysed`` the enhance job, unless nothing of it is to be enhanced: then it
+    is ``enhanced`` at once. A failed or held enhancement leaves the batch's answers as they are.
+    """
 
     CLAIMED = "claimed"
     ANALYSED = "analysed"
+    ENHANCED = "enhanced"
     FAILED = "failed"
     HELD = "held"
+    ENHANCEMENT_FAILED = "enhancement_failed"
+    ENHANCEMENT_HELD = "enhancement_held"
 
 
 class Claimant(StrEnum):
@@ -120,9 +127,19 @@ class ProductImage(Base):
     temple_id: Mapped[Identifier | None] = mapped_column(index=True)
     image_url: Mapped[str | None] = mapped_column(sa.String(2048))
     image_type: Mapped[str] = mapped_column(sa.String(50), server_default="primary")
+    source: Mapped[str | None] = mapped_column(sa.String(50))
+    source_ref: Mapped[str | None] = mapped_column(sa.String(190))  # the row's id in its source, for answers to it
     source_key: Mapped[Digest | None] = mapped_column(unique=True)
+    report_name: Mapped[str | None] = mapped_column(sa.String(190))  # where the source gives its images names
+    enhancement_mode: Mapped[str | None] = mapped_column(sa.String(20))
+    job_id: Mapped[str | None] = mapped_column(sa.String(36), index=True)
     status: Mapped[str] = mapped_column(sa.String(20), server_default=ImageStatus.PENDING.value)
     qc_status: Mapped[str] = mapped_column(sa.String(20), server_default=QcStatus.PENDING.value)
+    qc_priority: Mapped[Real] = mapped_column(server_default=sa.text("0"))
+    qc_claimed_by: Mapped[Identifier | None]
+    qc_claimed_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+    rework_count: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
+    rework_config: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     enhanced_image_url: Mapped[str | None] = mapped_column(sa.String(2048))
     batch_key: Mapped[BatchKey | None] = mapped_column(index=True)
     reason: Mapped[Code | None]
@@ -132,7 +149,7 @@ class ProductImage(Base):
     __table_args__ = (
         sa.Index(None, "status", "id"),  # claims and status counts
         sa.Index(None, "status", "reason"),  # retry by reason
-        sa.Index(None, "qc_status", "id"),
+        sa.Index(None, "qc_status", "qc_priority", "id"),  # the review queue
         _one_of("status", ImageStatus),
         _one_of("qc_status", QcStatus),
         {"sqlite_autoincrement": True},  # an id is never given out twice: object keys contain it
@@ -154,6 +171,7 @@ class ImageBatch(Base):
     heartbeat_at: Mapped[Created]
     created_at: Mapped[Created]
     analysed_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+    enhanced_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
     updated_at: Mapped[Created]
 
     __table_args__ = (
@@ -281,6 +299,48 @@ class PublishedPrediction(Base):
 # --- Enhancement and review -------------------------------------------------------------------------------------------
 
 
+class EnhancedImage(Base):
+    """One row an image that has a SKU: what enhancement made of it and why, or the reason why it made nothing."""
+
+    __tablename__ = "enhanced_images"
+
+    batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    object_key: Mapped[ObjectKey | None]
+    sha256: Mapped[Digest | None]
+    byte_size: Mapped[int | None] = mapped_column(sa.BigInteger)
+    width: Mapped[int | None] = mapped_column(sa.Integer)
+    height: Mapped[int | None] = mapped_column(sa.Integer)
+    image_format: Mapped[str | None] = mapped_column(sa.String(10))
+    encoder_quality: Mapped[int | None] = mapped_column(sa.Integer)
+    mode: Mapped[str] = mapped_column(sa.String(20))
+    profile: Mapped[str | None] = mapped_column(sa.String(100))
+    config: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    steps: Mapped[list[dict[str, str]] | None] = mapped_column(JSON)
+    failed_rules: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
+    review_reasons: Mapped[list[str] | None] = mapped_column(JSON)
+    background_replaced: Mapped[bool | None] = mapped_column(sa.Boolean)
+    seconds: Mapped[Real | None]
+    reason: Mapped[Code | None]
+    detail: Mapped[Text | None]
+    model_version: Mapped[str] = mapped_column(sa.String(100), index=True)
+
+
+class PublishedEnhancement(Base):
+    """One row an enhanced image of the batch: the verdict that ``product_images`` was given, and why."""
+
+    __tablename__ = "published_enhancements"
+
+    batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    qc_status: Mapped[str] = mapped_column(sa.String(20))
+    qc_priority: Mapped[Real]
+    score: Mapped[Real | None]
+    review_reasons: Mapped[list[str] | None] = mapped_column(JSON)
+    audited: Mapped[bool] = mapped_column(sa.Boolean)
+    enhanced_image_url: Mapped[str | None] = mapped_column(sa.String(2048))
+
+
 class ImageMetric(Base):
     """Quality of one image before and after enhancement."""
 
@@ -401,7 +461,9 @@ BATCH_TABLES: tuple[type[Base], ...] = (
     ImagePrediction,
     MetadataReport,
     PublishedPrediction,
+    EnhancedImage,
     ImageMetric,
+    PublishedEnhancement,
 )
 """Tables that are replaced a batch at a time; each has a view ``current_<table>`` of the rows that count."""
 

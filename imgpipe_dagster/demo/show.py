@@ -13,7 +13,7 @@ from imgpipe_dagster.catalogue.images import count_stages, summarize_batches
 from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
 from imgpipe_dagster.catalogue.schema import upgrade
 from imgpipe_dagster.catalogue.tables import DetectedImage, Detection, ValidatedImage
-from imgpipe_dagster.cli_progress import stage_bars
+from imgpipe_dagster.cli.progress import stage_bars
 from imgpipe_dagster.demo.cdn import DemoCdn
 from imgpipe_dagster.demo.home import DemoBusyError, demo_home, enter_demo, locked, start_afresh
 from imgpipe_dagster.demo.images import DemoFile, write_demo_images

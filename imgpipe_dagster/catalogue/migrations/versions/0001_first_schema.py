@@ -18,7 +18,9 @@ BATCH_TABLES = (
     "image_predictions",
     "metadata_reports",
     "published_predictions",
+    "enhanced_images",
     "image_metrics",
+    "published_enhancements",
 )
 
 
@@ -76,6 +78,35 @@ def upgrade() -> None:
     op.create_index(op.f("ix_detections_class_name_image_id"), "detections", ["class_name", "image_id"], unique=False)
     op.create_index(op.f("ix_detections_image_id"), "detections", ["image_id"], unique=False)
     op.create_table(
+        "enhanced_images",
+        sa.Column("batch_key", sa.String(length=64), nullable=False),
+        sa.Column("image_id", sa.BigInteger(), nullable=False),
+        sa.Column("object_key", sa.String(length=512), nullable=True),
+        sa.Column("sha256", HEX_DIGEST, nullable=True),
+        sa.Column("byte_size", sa.BigInteger(), nullable=True),
+        sa.Column("width", sa.Integer(), nullable=True),
+        sa.Column("height", sa.Integer(), nullable=True),
+        sa.Column("image_format", sa.String(length=10), nullable=True),
+        sa.Column("encoder_quality", sa.Integer(), nullable=True),
+        sa.Column("mode", sa.String(length=20), nullable=False),
+        sa.Column("profile", sa.String(length=100), nullable=True),
+        sa.Column("config", JSON, nullable=True),
+        sa.Column("steps", JSON, nullable=True),
+        sa.Column("failed_rules", JSON, nullable=True),
+        sa.Column("review_reasons", JSON, nullable=True),
+        sa.Column("background_replaced", sa.Boolean(), nullable=True),
+        sa.Column("seconds", DOUBLE, nullable=True),
+        sa.Column("reason", sa.String(length=64), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("model_version", sa.String(length=100), nullable=False),
+        sa.PrimaryKeyConstraint("batch_key", "image_id", name=op.f("pk_enhanced_images")),
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+    )
+    op.create_index(op.f("ix_enhanced_images_image_id"), "enhanced_images", ["image_id"], unique=False)
+    op.create_index(op.f("ix_enhanced_images_model_version"), "enhanced_images", ["model_version"], unique=False)
+    op.create_table(
         "enhancement_configs",
         sa.Column("id", BIG_ID, nullable=False),
         sa.Column("product_group_id", sa.String(length=100), nullable=True),
@@ -102,10 +133,12 @@ def upgrade() -> None:
         sa.Column("heartbeat_at", UTC_DATETIME, server_default=utc_now(), nullable=False),
         sa.Column("created_at", UTC_DATETIME, server_default=utc_now(), nullable=False),
         sa.Column("analysed_at", UTC_DATETIME, nullable=True),
+        sa.Column("enhanced_at", UTC_DATETIME, nullable=True),
         sa.Column("updated_at", UTC_DATETIME, server_default=utc_now(), nullable=False),
         sa.CheckConstraint("claimed_by IN ('sensor', 'cli')", name=op.f("ck_image_batches_claimed_by_known")),
         sa.CheckConstraint(
-            "state IN ('claimed', 'analysed', 'failed', 'held')", name=op.f("ck_image_batches_state_known")
+            "state IN ('claimed', 'analysed', 'enhanced', 'failed', 'held', 'enhancement_failed', 'enhancement_held')",
+            name=op.f("ck_image_batches_state_known"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_image_batches")),
         sa.UniqueConstraint("batch_key", name=op.f("uq_image_batches_batch_key")),
@@ -226,9 +259,19 @@ def upgrade() -> None:
         sa.Column("temple_id", sa.String(length=100), nullable=True),
         sa.Column("image_url", sa.String(length=2048), nullable=True),
         sa.Column("image_type", sa.String(length=50), server_default="primary", nullable=False),
+        sa.Column("source", sa.String(length=50), nullable=True),
+        sa.Column("source_ref", sa.String(length=190), nullable=True),
         sa.Column("source_key", HEX_DIGEST, nullable=True),
+        sa.Column("report_name", sa.String(length=190), nullable=True),
+        sa.Column("enhancement_mode", sa.String(length=20), nullable=True),
+        sa.Column("job_id", sa.String(length=36), nullable=True),
         sa.Column("status", sa.String(length=20), server_default="pending", nullable=False),
         sa.Column("qc_status", sa.String(length=20), server_default="pending", nullable=False),
+        sa.Column("qc_priority", DOUBLE, server_default=sa.text("0"), nullable=False),
+        sa.Column("qc_claimed_by", sa.String(length=100), nullable=True),
+        sa.Column("qc_claimed_at", UTC_DATETIME, nullable=True),
+        sa.Column("rework_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("rework_config", JSON, nullable=True),
         sa.Column("enhanced_image_url", sa.String(length=2048), nullable=True),
         sa.Column("batch_key", sa.String(length=64), nullable=True),
         sa.Column("reason", sa.String(length=64), nullable=True),
@@ -249,11 +292,33 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_product_images_batch_key"), "product_images", ["batch_key"], unique=False)
-    op.create_index(op.f("ix_product_images_qc_status_id"), "product_images", ["qc_status", "id"], unique=False)
+    op.create_index(
+        op.f("ix_product_images_qc_status_qc_priority_id"),
+        "product_images",
+        ["qc_status", "qc_priority", "id"],
+        unique=False,
+    )
+    op.create_index(op.f("ix_product_images_job_id"), "product_images", ["job_id"], unique=False)
     op.create_index(op.f("ix_product_images_sku_id"), "product_images", ["sku_id"], unique=False)
     op.create_index(op.f("ix_product_images_status_id"), "product_images", ["status", "id"], unique=False)
     op.create_index(op.f("ix_product_images_status_reason"), "product_images", ["status", "reason"], unique=False)
     op.create_index(op.f("ix_product_images_temple_id"), "product_images", ["temple_id"], unique=False)
+    op.create_table(
+        "published_enhancements",
+        sa.Column("batch_key", sa.String(length=64), nullable=False),
+        sa.Column("image_id", sa.BigInteger(), nullable=False),
+        sa.Column("qc_status", sa.String(length=20), nullable=False),
+        sa.Column("qc_priority", DOUBLE, nullable=False),
+        sa.Column("score", DOUBLE, nullable=True),
+        sa.Column("review_reasons", JSON, nullable=True),
+        sa.Column("audited", sa.Boolean(), nullable=False),
+        sa.Column("enhanced_image_url", sa.String(length=2048), nullable=True),
+        sa.PrimaryKeyConstraint("batch_key", "image_id", name=op.f("pk_published_enhancements")),
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+    )
+    op.create_index(op.f("ix_published_enhancements_image_id"), "published_enhancements", ["image_id"], unique=False)
     op.create_table(
         "published_predictions",
         sa.Column("batch_key", sa.String(length=64), nullable=False),
@@ -371,11 +436,14 @@ def downgrade() -> None:
     op.drop_table("qc_review_logs")
     op.drop_index(op.f("ix_published_predictions_image_id"), table_name="published_predictions")
     op.drop_table("published_predictions")
+    op.drop_index(op.f("ix_published_enhancements_image_id"), table_name="published_enhancements")
+    op.drop_table("published_enhancements")
     op.drop_index(op.f("ix_product_images_temple_id"), table_name="product_images")
     op.drop_index(op.f("ix_product_images_status_reason"), table_name="product_images")
     op.drop_index(op.f("ix_product_images_status_id"), table_name="product_images")
     op.drop_index(op.f("ix_product_images_sku_id"), table_name="product_images")
-    op.drop_index(op.f("ix_product_images_qc_status_id"), table_name="product_images")
+    op.drop_index(op.f("ix_product_images_job_id"), table_name="product_images")
+    op.drop_index(op.f("ix_product_images_qc_status_qc_priority_id"), table_name="product_images")
     op.drop_index(op.f("ix_product_images_batch_key"), table_name="product_images")
     op.drop_table("product_images")
     op.drop_table("product_groups")
@@ -394,6 +462,9 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_image_batches_state_id"), table_name="image_batches")
     op.drop_table("image_batches")
     op.drop_table("enhancement_configs")
+    op.drop_index(op.f("ix_enhanced_images_model_version"), table_name="enhanced_images")
+    op.drop_index(op.f("ix_enhanced_images_image_id"), table_name="enhanced_images")
+    op.drop_table("enhanced_images")
     op.drop_index(op.f("ix_detections_image_id"), table_name="detections")
     op.drop_index(op.f("ix_detections_class_name_image_id"), table_name="detections")
     op.drop_index(op.f("ix_detections_batch_key"), table_name="detections")
