@@ -25,6 +25,7 @@ class Reason(StrEnum):
     HTTP_SERVER_ERROR = "http_server_error"
     TOO_MANY_BYTES = "too_many_bytes"
     # The file
+    UNREADABLE = "unreadable"
     EMPTY_FILE = "empty_file"
     NOT_AN_IMAGE = "not_an_image"
     UNSUPPORTED_FORMAT = "unsupported_format"
@@ -61,6 +62,7 @@ _ADVICE: dict[Reason, str] = {
     Reason.HTTP_CLIENT_ERROR: "The CDN refuses the request with another 4xx status.",
     Reason.HTTP_SERVER_ERROR: "The CDN answered 5xx to every attempt: retry when it is healthy.",
     Reason.TOO_MANY_BYTES: "The file is larger than IMGPIPE_FETCH_MAX_BYTES.",
+    Reason.UNREADABLE: "The file could not be opened: look at its permissions.",
     Reason.EMPTY_FILE: "The file has no bytes.",
     Reason.NOT_AN_IMAGE: "The content is not an image (a web page or text, for instance), whatever its name says.",
     Reason.UNSUPPORTED_FORMAT: "Not one of JPEG, PNG, GIF, WebP, BMP, TIFF, or a variant that is not supported.",

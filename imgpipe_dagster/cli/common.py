@@ -31,6 +31,8 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
+EXIT_SOME_FAILED = 3
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

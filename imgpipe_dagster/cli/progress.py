@@ -1,10 +1,12 @@
-"""Progress bars for the command line, fed by what the stages log about every item."""
+"""Progress bars for the command line: of a run's stages, fed by what they log about every item, and of files."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -61,3 +63,30 @@ def stage_bars(console: Console) -> Iterator[Callable[["BatchOutcome"], None]]:
         source.removeHandler(bars)
         source.setLevel(level)
         source.propagate = propagates
+
+
+@contextmanager
+def file_bar(console: Console, total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar of so many files while the block runs; each call of what it gives prints a line and moves the bar.
+
+    Lines go to standard output, and above the bar where both are the same terminal.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        redirect_stdout=False,
+    )
+    task = bar.add_task("files", total=total)
+
+    def tell(line: str) -> None:
+        if console.is_terminal and sys.stdout.isatty():
+            bar.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        else:
+            typer.echo(line)
+        bar.advance(task)
+
+    with bar:
+        yield tell

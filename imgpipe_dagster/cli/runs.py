@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from imgpipe_dagster.cli.common import (
+    EXIT_SOME_FAILED,
     AsJson,
     app,
     counts_table,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from imgpipe_dagster.runner import BatchOutcome
 
-EXIT_SOME_IMAGES_FAILED = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -63,7 +63,7 @@ def run(
     else:
         _print_run(summary)
     if summary["failed"]:
-        raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import numpy as np
 from imgpipe_dagster.imaging.adjust import STRONG_NOISE, correct_light, denoise, sharpen
 from imgpipe_dagster.imaging.background import BackgroundMethod, Box, Cutout, remove_background
 from imgpipe_dagster.imaging.colours import parse_colour
-from imgpipe_dagster.imaging.encode import Encoded, OutputFormat, encode
+from imgpipe_dagster.imaging.encode import Encoded, encode
 from imgpipe_dagster.imaging.matting import product_colours
 from imgpipe_dagster.imaging.modes import KEEP, TRANSPARENT, EnhancementConfig, Mode, PlannedStep, Step, plan
 from imgpipe_dagster.imaging.pictures import read_picture
@@ -93,7 +93,7 @@ def enhance(picture: bytes | np.ndarray, config: EnhancementConfig, *, boxes: Se
 
     encoded = encode(
         image,
-        config.output or (OutputFormat.PNG if transparent else OutputFormat.JPEG),
+        config.format,
         target_kb=_target_kb(config),
         alpha=alpha if transparent else None,
     )

@@ -135,6 +135,11 @@ class EnhancementConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
+    def format(self) -> OutputFormat:
+        """The file's format."""
+        return self.output or (OutputFormat.PNG if self.background == TRANSPARENT else OutputFormat.JPEG)
+
+    @property
     def rules(self) -> Profile | None:
         """The marketplace's rules, if there is one."""
         return PROFILES[self.profile] if self.profile else None

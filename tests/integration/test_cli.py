@@ -12,6 +12,7 @@ IMGPIPE = str(Path(sys.executable).with_name("imgpipe"))
 COMMANDS = [
     *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
     *(["run"], ["status"], ["retry"], ["doctor"], ["models", "download"], ["demo"]),
+    *(["enhance"], ["score"]),
 ]
 
 
@@ -42,7 +43,10 @@ def test_every_command_has_help_with_an_example(imgpipe, command):
 
 def test_the_commands_are_these(imgpipe):
     listed = imgpipe("--help").stdout
-    assert all(name in listed for name in ("db", "import", "run", "status", "retry", "doctor", "models", "demo"))
+    assert all(
+        name in listed
+        for name in ("db", "import", "run", "status", "retry", "doctor", "models", "demo", "enhance", "score")
+    )
 
 
 def test_a_new_installation_takes_an_import_twice_and_adds_it_once(imgpipe, tmp_path):
