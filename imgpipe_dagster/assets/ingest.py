@@ -10,6 +10,7 @@ import pandas as pd
 from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
 from imgpipe_dagster.catalogue.images import images_of_batch
 from imgpipe_dagster.fetch.client import FetchRequest, FetchResult, fetch_all
+from imgpipe_dagster.fetch.urls import scheme_of
 from imgpipe_dagster.imaging.formats import sniff
 from imgpipe_dagster.imaging.validate import Validator, Verdict
 from imgpipe_dagster.partitions import image_batches
@@ -18,7 +19,7 @@ from imgpipe_dagster.resources.image_fetcher import ImageFetcherResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 from imgpipe_dagster.resources.image_validator import ImageValidatorResource
 from imgpipe_dagster.store.base import ImageStore
-from imgpipe_dagster.store.keys import image_key
+from imgpipe_dagster.store.keys import STORED_SCHEME, image_key, stored_image_key
 from imgpipe_dagster.store.streaming import read_all
 from imgpipe_dagster.streams import map_unordered
 
@@ -194,8 +195,11 @@ def _keep(result: FetchResult, store: ImageStore) -> dict[str, Any]:
     if result.data is not None:
         kind = sniff(result.data)
         sha256 = hashlib.sha256(result.data).hexdigest()
-        key = image_key(sha256, kind.extension if kind else UNKNOWN_EXTENSION)
-        store.put(key, result.data, content_type=kind.mime if kind else None, immutable=True)
+        if scheme_of(result.url or "") == STORED_SCHEME:
+            key = stored_image_key(str(result.url))  # it is there: no second copy
+        else:
+            key = image_key(sha256, kind.extension if kind else UNKNOWN_EXTENSION)
+            store.put(key, result.data, content_type=kind.mime if kind else None, immutable=True)
         row.update(object_key=key, sha256=sha256, byte_size=len(result.data))
     return row
 

@@ -81,8 +81,8 @@ def metadata_reports(
 ) -> dg.MaterializeResult[pd.DataFrame]:
     """Where the JSON report of each image lies in the store: a row per image, rejected ones included."""
     progress = Progress(context, database.engine, len(image_predictions))
-    urls = images_of_batch(database.engine, context.partition_key)
-    reports = build_reports(context.partition_key, urls, validated_images, image_predictions, detections)
+    images = images_of_batch(database.engine, context.partition_key)
+    reports = build_reports(context.partition_key, images, validated_images, image_predictions, detections)
     rows = map_unordered(lambda item: _write_report(image_store.store, *item), reports, threads=STORE_THREADS)
     frame = pd.DataFrame(list(progress.watch(rows)), columns=["image_id", "object_key", "sha256", "byte_size"])
     frame = frame.sort_values("image_id", ignore_index=True)
@@ -147,13 +147,13 @@ def publishable(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def build_reports(
-    batch_key: str, urls: pd.DataFrame, validated: pd.DataFrame, predictions: pd.DataFrame, boxes: pd.DataFrame
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON report of each image, as ``(image_id, report)``. The same rows give the same report."""
+    batch_key: str, images: pd.DataFrame, validated: pd.DataFrame, predictions: pd.DataFrame, boxes: pd.DataFrame
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON report of each image, as ``(key in the store, report)``. The same rows give the same report."""
     boxes_of = {image_id: group.to_dict("records") for image_id, group in boxes.groupby("image_id", sort=False)}
     facts = predictions.merge(
         validated[["image_id", "object_key", "sha256", "image_format", "width", "height"]], on="image_id", how="left"
-    ).merge(urls, on="image_id", how="left")
+    ).merge(images, on="image_id", how="left")
     for fact in facts.astype(object).where(facts.notna(), None).to_dict("records"):
         objects = boxes_of.get(fact["image_id"], [])
         counts: dict[str, int] = {}
@@ -161,7 +161,7 @@ def build_reports(
             counts[box["class_name"]] = counts.get(box["class_name"], 0) + 1
         reason = fact["reason"]
         yield (
-            int(fact["image_id"]),
+            report_key(fact["report_name"] or int(fact["image_id"])),
             {
                 "image_id": int(fact["image_id"]),
                 "image_url": fact["image_url"],
@@ -205,12 +205,11 @@ def prediction_metadata(frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _write_report(store: ImageStore, image_id: int, report: dict[str, Any]) -> dict[str, Any]:
+def _write_report(store: ImageStore, key: str, report: dict[str, Any]) -> dict[str, Any]:
     data = json.dumps(report, ensure_ascii=False, indent=1).encode()
-    key = report_key(image_id)
     store.put(key, data, content_type="application/json")
     return {
-        "image_id": image_id,
+        "image_id": report["image_id"],
         "object_key": key,
         "sha256": hashlib.sha256(data).hexdigest(),
         "byte_size": len(data),

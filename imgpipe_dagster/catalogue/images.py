@@ -24,15 +24,15 @@ from imgpipe_dagster.catalogue.types import seconds_ago
 
 
 def images_of_batch(engine: Engine, batch_key: str) -> pd.DataFrame:
-    """The images that count for a batch: ``image_id`` (int64) and ``image_url`` (string), by id."""
+    """The images that count for a batch: ``image_id`` (int64), ``image_url`` and ``report_name`` (strings), by id."""
     query = (
-        sa.select(ProductImage.id.label("image_id"), ProductImage.image_url)
+        sa.select(ProductImage.id.label("image_id"), ProductImage.image_url, ProductImage.report_name)
         .where(ProductImage.batch_key == batch_key)
         .order_by(ProductImage.id)
     )
     rows = transact(engine, lambda connection: connection.execute(query).mappings().all(), writes=False)
-    frame = pd.DataFrame(rows, columns=["image_id", "image_url"])
-    return frame.astype({"image_id": "int64", "image_url": "string"})
+    frame = pd.DataFrame(rows, columns=["image_id", "image_url", "report_name"])
+    return frame.astype({"image_id": "int64", "image_url": "string", "report_name": "string"})
 
 
 def count_by_status(engine: Engine) -> dict[str, int]:

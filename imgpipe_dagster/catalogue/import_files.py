@@ -13,12 +13,16 @@ from typing import Any
 
 from imgpipe_dagster.catalogue.tables import ProductImage
 from imgpipe_dagster.fetch.urls import normalise, scheme_of
+from imgpipe_dagster.store.keys import STORED_SCHEME, stored_image_key
 
 _BLOCK_BYTES = 1 << 16
 _MAX_LINE = 1 << 20  # characters
 _MAX_JSON_ITEM = 1 << 22
 _SCHEMES = {"http", "https", "s3"}
-_FIELDS = ("image_url", "sku_id", "product_group_id", "image_type", "temple_id")
+_FIELDS = (
+    *("image_url", "sku_id", "product_group_id", "image_type", "temple_id"),
+    *("source", "source_ref", "report_name", "enhancement_mode"),
+)
 _MAX_LENGTHS = {name: getattr(ProductImage.__table__.c[name].type, "length", 0) for name in _FIELDS}
 _DEFAULT_TYPE = "primary"
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -40,35 +44,49 @@ class ImportRow:
     """One image to import. Texts are stripped, and empty ones count as missing.
 
     Attributes:
-        image_url: An http, https or s3 URL, or a file name that the CDN's base URL completes later.
+        image_url: An http, https or s3 URL, ``store:`` and the key of an image in the store, or a file name that the
+            CDN's base URL completes later. A row of a ``source`` may have any text here, or none: nobody sits before a
+            source to correct it, so the pipeline answers for the image with a reason, and the source can be told.
         sku_id: The product it shows.
         product_group_id: The group of that product.
         image_type: ``primary`` unless said otherwise.
         temple_id: The site it comes from.
         source_key: What makes the row the same row when it comes again, see :func:`source_key`. By default made of
-            ``image_url`` and ``sku_id``.
+            ``source`` and ``source_ref``, or without a source of ``image_url`` and ``sku_id``.
+        source: What brings the row in by itself (``sql``, ``kafka``, ``folder``); None for files that people import.
+        source_ref: The row's id there.
+        report_name: Name of the image's report, where the source gives its images names.
+        enhancement_mode: The mode that the source asks for.
 
     Raises:
         ValueError: A value is missing, too long, or of another kind; the message names it.
     """
 
-    image_url: str
+    image_url: str | None
     sku_id: str | None = None
     product_group_id: str | None = None
     image_type: str = _DEFAULT_TYPE
     temple_id: str | None = None
     source_key: str = ""
+    source: str | None = None
+    source_ref: str | None = None
+    report_name: str | None = None
+    enhancement_mode: str | None = None
 
     def __post_init__(self) -> None:
         for name in _FIELDS:
             object.__setattr__(self, name, _clean(name, getattr(self, name)))
-        if not self.image_url:
-            raise ValueError("image_url is missing")
-        _check_url(self.image_url)
         if not self.image_type:
             object.__setattr__(self, "image_type", _DEFAULT_TYPE)
+        if self.source is None:
+            if not self.image_url:
+                raise ValueError("image_url is missing")
+            _check_url(self.image_url)
+        elif not (self.source_ref or self.source_key):
+            raise ValueError("source_ref is missing")
         if not self.source_key:
-            object.__setattr__(self, "source_key", source_key("import", self.image_url, self.sku_id or ""))
+            row = (self.source, self.source_ref) if self.source else ("import", self.image_url, self.sku_id)
+            object.__setattr__(self, "source_key", source_key(*(part or "" for part in row)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +215,8 @@ def _check_url(text: str) -> None:
             normalise(text)
         except ValueError as error:
             raise ValueError(f"image_url is not a URL: {error}") from None
+    elif scheme == STORED_SCHEME:
+        stored_image_key(text)
     elif scheme is not None:
         raise ValueError(f"image_url begins with {scheme}: where only http, https and s3 are fetched")
     elif not _FILE_EXTENSION.search(text):

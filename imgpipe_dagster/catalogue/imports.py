@@ -185,6 +185,10 @@ def _insert(connection: Connection, by_key: dict[str, ImportRow]) -> int:
                 "sku_id": row.sku_id,
                 "product_group_id": row.product_group_id,
                 "temple_id": row.temple_id,
+                "source": row.source,
+                "source_ref": row.source_ref,
+                "report_name": row.report_name,
+                "enhancement_mode": row.enhancement_mode,
             }
             for key, row in by_key.items()
         },

@@ -7,8 +7,9 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from imgpipe_dagster.store.base import ImageStore
+from imgpipe_dagster.store.keys import STORED_SCHEME
 from imgpipe_dagster.store.opening import open_store
-from imgpipe_dagster.store.own_bucket import own_bucket_reader
+from imgpipe_dagster.store.own_images import own_bucket_reader, stored_image_reader
 
 
 class ImageStoreResource(dg.ConfigurableResource):
@@ -28,8 +29,9 @@ class ImageStoreResource(dg.ConfigurableResource):
         return self._store
 
     def openers(self) -> Mapping[str, Callable[[str], bytes]]:
-        """How images are read whose URL is in the store's own bucket; nothing for a local store."""
-        return {"s3": own_bucket_reader(self.url, self._s3_client())} if self._is_s3 else {}
+        """How images are read that are in the store already, or in the bucket that it is in."""
+        openers = {STORED_SCHEME: stored_image_reader(self.store)}
+        return {**openers, "s3": own_bucket_reader(self.url, self._s3_client())} if self._is_s3 else openers
 
     @property
     def _is_s3(self) -> bool:

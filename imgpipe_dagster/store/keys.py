@@ -9,6 +9,9 @@ from imgpipe_dagster.store.base import InvalidKeyError
 RESERVED_FOLDER = ".incoming"
 """Where a local store keeps files that are still being written."""
 
+STORED_SCHEME = "store"
+"""Scheme of an ``image_url`` that names an image in the store itself: ``store:images/frame_000042.jpg``."""
+
 _MAX_KEY_BYTES = 1024  # S3's limit
 _MAX_PART_BYTES = 255  # the limit of a file name on Linux
 _MAX_NAME_BYTES = 200  # leaves room for an extension
@@ -87,6 +90,39 @@ def image_key(sha256: str, extension: str) -> str:
     if not _SHA256.fullmatch(sha256):
         raise InvalidKeyError(f"{sha256!r} is not a SHA-256 in lower-case hexadecimal.")
     return f"images/{sha256[:2]}/{sha256}.{_extension(extension)}"
+
+
+def stored_image_url(key: str) -> str:
+    """The ``image_url`` of an image that is in the store already.
+
+    Raises:
+        InvalidKeyError: The key is refused, or not one of an image.
+    """
+    check_key(key)
+    if not key.startswith("images/"):
+        raise InvalidKeyError(f"Store key {key!r} is not one of an image: those begin with images/.")
+    return f"{STORED_SCHEME}:{key}"
+
+
+def stored_image_key(url: str) -> str:
+    """The key in a URL that `stored_image_url` made; it is taken literally, nothing in it is an escape.
+
+    Raises:
+        InvalidKeyError: The URL names no image in the store.
+    """
+    key = url.removeprefix(f"{STORED_SCHEME}:")
+    stored_image_url(key)
+    return key
+
+
+def report_name(key: str) -> str | None:
+    """The name that the report of a stored image has: ``frame_000042`` for ``images/frame_000042.jpg``.
+
+    Only images that lie directly under ``images/`` have one, and none is all digits: reports of images without a name
+    are called by their id.
+    """
+    name = re.fullmatch(r"images/([^/]+?)(?:\.[^./]*)?", key)
+    return None if name is None or name[1].isdecimal() else name[1]
 
 
 def report_key(image_id: int | str) -> str:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from imgpipe_dagster.catalogue.batches import retry_images
 from imgpipe_dagster.catalogue.tables import Alert, BatchState, ImageBatch, ProductImage
+from imgpipe_dagster.store.local import LocalStore
 
 
 @pytest.fixture
@@ -195,3 +196,17 @@ def test_an_old_batch_can_be_detected_again_after_one_of_its_images_has_moved(pi
     assert pipeline.run(batch, weights="two", selection=[dg.AssetKey("detections"), *PREDICT]).success
     assert report.read_bytes() == newest, "the report of the newer batch stays"
     assert len(pipeline.rows("current_image_predictions", "image_id", "status")) == 7
+
+
+def test_an_image_that_is_in_the_store_already_is_read_there_and_its_report_keeps_its_name(pipeline, make_jpeg):
+    store = LocalStore(pipeline.settings.home / "store")
+    store.put("images/frame_000007.jpg", make_jpeg(1))
+    row = {"image_url": "store:images/frame_000007.jpg", "report_name": "frame_000007"}
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.insert(ProductImage).values(row))
+    pipeline.run(pipeline.claim())
+    assert pipeline.rows("image_predictions", "status", "object_count") == [("predicted", 1)]
+    assert pipeline.rows("metadata_reports", "image_id", "object_key") == [(1, "metadata/frame_000007.json")]
+    report = json.loads(store.get("metadata/frame_000007.json"))
+    assert (report["image_id"], report["image_path"]) == (1, "images/frame_000007.jpg")
+    assert [found.key for found in store.list("images/")] == ["images/frame_000007.jpg"], "no second copy"

@@ -117,6 +117,22 @@ def test_a_source_key_stays_the_same_over_releases():
     assert ImportRow(URL, "A").source_key == "48448270b10a705e77ef007b8be869cd1f2b997c1afd5688ed32f6a612d4df0a"
 
 
+@pytest.mark.parametrize("url", [None, "", "no picture", "ftp://h/a.jpg", "http://"])
+def test_a_row_of_a_source_is_taken_over_with_any_url_so_that_the_source_gets_an_answer(url):
+    row = ImportRow(url, source="sql", source_ref="7")
+    assert (row.image_url, row.source_ref) == (url or None, "7")
+    with pytest.raises(ValueError, match="image_url"):
+        ImportRow(url)
+
+
+def test_a_row_of_a_source_is_known_by_its_id_there():
+    key = ImportRow("a.jpg", source="sql", source_ref="7").source_key
+    assert ImportRow("b.jpg", "A", source="sql", source_ref=" 7").source_key == key
+    assert key not in {ImportRow("a.jpg", source=s, source_ref=r).source_key for s, r in (("sql", "8"), ("kafka", "7"))}
+    with pytest.raises(ValueError, match="source_ref is missing"):
+        ImportRow("a.jpg", source="sql")
+
+
 @given(
     st.lists(st.text() | st.integers(), min_size=1, max_size=4),
     st.lists(st.text() | st.integers(), min_size=1, max_size=4),

@@ -14,6 +14,7 @@ from imgpipe_dagster.store.keys import (
     is_key,
     models_key,
     report_key,
+    report_name,
     safe_name,
     training_key,
 )
@@ -124,3 +125,19 @@ def test_ordinary_keys_are_accepted(key):
 def test_keys_too_long_for_a_file_system_or_for_s3_are_refused(key):
     with pytest.raises(InvalidKeyError, match="too long"):
         check_key(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("images/frame_000042.jpg", "frame_000042"),
+        ("images/a.b.jpg", "a.b"),
+        ("images/plain", "plain"),
+        ("images/.jpg", ".jpg"),
+        ("images/42.jpg", None),  # image 42 has this name
+        ("images/ab/abcd.jpg", None),
+        ("metadata/frame_000042.json", None),
+    ],
+)
+def test_images_with_a_name_of_their_own_give_it_to_their_report(key, name):
+    assert report_name(key) == name

@@ -1,11 +1,29 @@
-"""Reading images whose URL is in the bucket that the store itself is in."""
+"""Reading images that are in the store already, or in the bucket that it is in, by their URL."""
 
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from imgpipe_dagster.store.base import InvalidKeyError, ObjectNotFoundError
+from imgpipe_dagster.store.base import ImageStore, InvalidKeyError, ObjectNotFoundError
+from imgpipe_dagster.store.keys import stored_image_key
 from imgpipe_dagster.store.s3 import S3Store
+
+
+def stored_image_reader(store: ImageStore) -> Callable[[str], bytes]:
+    """A function that reads ``store:images/…`` URLs, for :func:`imgpipe_dagster.fetch.client.fetch_all`.
+
+    It raises PermissionError for keys of anything but images and FileNotFoundError where there is no object.
+    """
+
+    def read(url: str) -> bytes:
+        try:
+            return store.get(stored_image_key(url))
+        except InvalidKeyError as error:
+            raise PermissionError(str(error)) from error
+        except ObjectNotFoundError as error:
+            raise FileNotFoundError(str(error)) from error
+
+    return read
 
 
 def own_bucket_reader(store_url: str, s3_client: Any) -> Callable[[str], bytes]:  # noqa: ANN401 boto3 makes its classes at run time
