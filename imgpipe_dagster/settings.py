@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -124,6 +125,44 @@ class Settings(BaseSettings):
         default="auto", description="auto uses CUDA where there is one."
     )
 
+    # HTTP API
+    api_host: str = Field(
+        default="127.0.0.1",
+        description="Address that `imgpipe serve` listens on. Without any key, issuer or open network it is 127.0.0.1.",
+    )
+    api_port: int = Field(default=8000, ge=0, le=65535, description="Port of the API; 0 takes a free one.")
+    api_open_networks: list[str] = Field(
+        default_factory=list,
+        description="Networks whose clients reach the paths of the older systems without a key, as a JSON list such as "
+        '["10.1.0.0/16"].',
+    )
+    api_hosts: list[str] = Field(
+        default_factory=list,
+        description="Host names under which clients without a key may reach the API, besides localhost, addresses and "
+        "names without a dot; others are refused, so that a web page cannot borrow a client's address.",
+    )
+    api_trusted_proxies: list[str] = Field(
+        default_factory=list,
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed, as a JSON list.",
+    )
+    api_cors_origins: list[str] = Field(
+        default_factory=list, description="Web origins that may call the API from a browser, as a JSON list."
+    )
+    api_rate_limit: str = Field(
+        default="600/minute",
+        description="Requests of one key, or of one address without a key, such as 20/second; off for no limit.",
+    )
+    api_deadline_s: float = Field(default=30, gt=0, description="Time for one request; then 504.")
+    api_drain_s: float = Field(default=30, ge=0, description="Time that requests get to end after SIGTERM.")
+    api_max_upload_bytes: int = Field(default=16 * 2**20, ge=1, description="Largest image file in a request.")
+    api_max_json_bytes: int = Field(
+        default=8 * 2**20, ge=1024, description="Largest JSON body, but for those that hold images."
+    )
+    source_url: str | None = Field(
+        default=None,
+        description="Where users of the API and the dashboard find the source of what they use (AGPL, section 13).",
+    )
+
     # Freshness
     freshness_warn_minutes: float = Field(default=30, gt=0, description="Predictions older than this warn in the UI.")
     freshness_minutes: float = Field(default=60, gt=0, description="Predictions older than this are stale.")
@@ -164,11 +203,18 @@ class Settings(BaseSettings):
             raise ValueError("it must begin with http:// or https://")
         return value
 
-    @field_validator("fetch_allow_networks")
+    @field_validator("fetch_allow_networks", "api_open_networks", "api_trusted_proxies")
     @classmethod
     def _are_networks(cls, value: list[str]) -> list[str]:
         for network in value:
             ipaddress.ip_network(network)  # its ValueError says what is wrong
+        return value
+
+    @field_validator("api_rate_limit")
+    @classmethod
+    def _is_a_rate(cls, value: str) -> str:
+        if value != "off" and not re.fullmatch(r"\d{1,9} ?/ ?(\d{1,6} ?)?(second|minute|hour|day)", value):
+            raise ValueError("a rate is a number and a time, such as 20/second or 600/minute, or off")
         return value
 
     @property

@@ -20,6 +20,18 @@ _ADVICE = {
 }
 
 
+_MAX_ATTEMPTS = 5
+
+
+def s3_client(endpoint_url: str | None = None, region: str | None = None) -> Any:  # noqa: ANN401 boto3 makes its classes at run time
+    """A boto3 S3 client for those who are no Dagster resource; credentials are boto3's own affair."""
+    import boto3  # half a second, which local stores need not spend
+    from botocore.config import Config
+
+    retries: Any = {"max_attempts": _MAX_ATTEMPTS, "mode": "standard"}
+    return boto3.client("s3", endpoint_url=endpoint_url, region_name=region, config=Config(retries=retries))
+
+
 class S3Store:
     """Objects in a bucket, under an optional prefix.
 

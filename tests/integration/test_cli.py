@@ -13,6 +13,7 @@ COMMANDS = [
     *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
     *(["run"], ["status"], ["retry"], ["doctor"], ["models", "download"], ["demo"]),
     *(["enhance"], ["score"]),
+    ["serve"],
 ]
 
 

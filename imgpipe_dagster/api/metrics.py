@@ -1,0 +1,31 @@
+"""The figures of one API process, for Prometheus: latency, errors, throughput, queue, model, uptime, CPU and memory."""
+
+import time
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, PlatformCollector, ProcessCollector
+
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Counters of one app, in a registry of their own: two apps in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # process_cpu_seconds_total, process_resident_memory_bytes …
+        PlatformCollector(registry=self.registry)
+        # Its count gives throughput, its status errors, its buckets latency.
+        self._requests = Histogram(
+            "imgpipe_http_request_seconds",
+            "Time from the request's head to the end of its answer.",
+            ["method", "route", "status"],
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        started = time.time()
+        uptime = Gauge("imgpipe_uptime_seconds", "Time since this process began to serve.", registry=self.registry)
+        uptime.set_function(lambda: time.time() - started)
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note one answer."""
+        self._requests.labels(method, route, str(status)).observe(seconds)

@@ -1,0 +1,118 @@
+"""What happens around every request, as plain ASGI: its id, its log line, its figures, and an answer if all fails."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imgpipe_dagster.api.problems import Code, Refusal, error_response
+
+log = logging.getLogger("imgpipe_dagster.api.requests")
+
+REQUEST_ID_HEADER = "X-Request-ID"
+LINGER_S = 2.0
+"""How long the body of a refused request is still read and thrown away, so that its client sees the answer."""
+
+CLIENT_GONE = 499
+"""What the log and the figures say where the client left before its answer."""
+
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
+_UNKNOWN_ROUTE = "(no such path)"
+
+Observer = Callable[[str, str, int, float], None]
+"""Told of each answer: method, path template, status, seconds."""
+
+
+class RequestContext:
+    """Gives every request an id, which the answer echoes, writes a line about it, and answers 500 if the app fails."""
+
+    def __init__(self, app: ASGIApp, observe: Observer) -> None:
+        self.app = app
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(raw=message["headers"])
+                headers[REQUEST_ID_HEADER] = request_id
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Referrer-Policy", "no-referrer")
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = CLIENT_GONE
+        except Exception:  # the last resort: whatever fails becomes an answer and a line in the log
+            log.exception("request %s failed", request_id)
+            if status:
+                raise  # too late for an answer: the connection is closed
+            refusal = Refusal(Code.INTERNAL_ERROR, f"The server failed. Its log tells more under {request_id}.")
+            await error_response(scope["path"], refusal, request_id)(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path_format", _UNKNOWN_ROUTE)
+            self._observe(scope["method"], route, status, seconds)
+            client = scope["client"][0] if scope.get("client") else "-"
+            who = scope["state"].get("who", "-")
+            log.info(
+                "%s %s %d %.0f ms client=%s who=%s id=%s",
+                *(scope["method"], scope["path"].encode("unicode_escape").decode(), status, seconds * 1000),
+                *(client, who, request_id),
+            )
+
+
+class LingeringClose:
+    """Reads on for a moment when an answer closes the connection before the whole request came.
+
+    Closing at once would reset the connection under a client that is still sending, and it would never see the answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        closes = False
+
+        async def send_then_linger(message: Message) -> None:
+            nonlocal closes
+            if message["type"] == "http.response.start":
+                closes = Headers(raw=message["headers"]).get("connection") == "close"
+            elif closes and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _discard(receive)
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        await self.app(scope, receive, send_then_linger)
+
+
+async def _discard(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+                pass
+    except TimeoutError:
+        pass

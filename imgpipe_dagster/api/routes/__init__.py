@@ -1,0 +1,1 @@
+"""The paths, one module a system. A path parses, calls the layers below and answers."""

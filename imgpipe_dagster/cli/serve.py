@@ -1,0 +1,32 @@
+"""``imgpipe serve``: the HTTP API."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from imgpipe_dagster.cli.common import app, err, open_catalogue, read_settings
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: IMGPIPE_API_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. Default: IMGPIPE_API_PORT.")] = None,
+) -> None:
+    """Serve the HTTP API until SIGTERM or Ctrl-C; requests under way are answered first.
+
+    Example: `imgpipe serve --port 8000`
+    """
+    from imgpipe_dagster.api.app import create_app
+    from imgpipe_dagster.api.server import build_server
+
+    settings = read_settings()
+    with open_catalogue(current=True):
+        pass  # a schema that is missing or old is told now, not with the first request
+    logging.getLogger("uvicorn").setLevel(settings.log_level)
+    port = settings.api_port if port is None else port
+    server = build_server(create_app(settings), settings, host or settings.api_host, port)
+    server.run()
+    if not server.started:
+        err.print("The API did not start.", style="red")
+        raise typer.Exit(1)
