@@ -5,12 +5,13 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.models.letterbox import Letterbox
-from imgpipe_dagster.models.weights import WeightsError, read_model_file
+from imgpipe_dagster.models.weights import Task, WeightsError, read_model_file, require_task
 
 
 def download(name: str, folder: Path) -> None:
@@ -25,17 +26,18 @@ def download(name: str, folder: Path) -> None:
         shutil.copyfile(found, folder / name)
 
 
-def export(weights: Path, folder: Path) -> None:
-    """Export a detector to OpenVINO, with a dynamic input and the head that the weights use for prediction."""
+def export(weights: Path, folder: Path, task: Task) -> None:
+    """Export a model to OpenVINO, with a dynamic input and the head that the weights use for prediction."""
     from ultralytics import YOLO
 
     model = YOLO(weights)
-    if model.task != "detect" or type(model) is not YOLO:
-        raise WeightsError(f"this is a {type(model).__name__} model for the task {model.task}, not a YOLO detector")
+    require_task(model, task)
+    if task == "classify":
+        _require_usual_transforms(model)
     exported = model.export(
         format="openvino",
         dynamic=True,
-        imgsz=model.overrides.get("imgsz", 640),
+        imgsz=model.overrides.get("imgsz", 640 if task == "detect" else 224),
         # Without nms=False the exporter swaps an end-to-end head for one that leaves suppression to its user.
         nms=False if getattr(model.model, "end2end", False) else None,
         device="cpu",
@@ -45,12 +47,21 @@ def export(weights: Path, folder: Path) -> None:
     Path(exported).rmdir()
 
 
+def _require_usual_transforms(model: Any) -> None:  # noqa: ANN401 - an Ultralytics model
+    """Refuse a classifier whose checkpoint carries preprocessing of its own, which an export leaves behind."""
+    from ultralytics.data.augment import classify_transforms
+
+    own = getattr(model.model, "transforms", None)
+    if own is not None and repr(own) != repr(classify_transforms(own.transforms[0].size)):
+        raise WeightsError(f"it was trained with preprocessing of its own, which is not supported: {own}")
+
+
 def quantise(model: Path, pictures: list[Path], folder: Path) -> None:
     """Quantise a detector to INT8, as Ultralytics does: mixed preset, the detection head left in floating point."""
     import nncf
     import openvino as ov
 
-    notes = read_model_file(folder_of(model))
+    notes = read_model_file(folder_of(model), task="detect")
     network = ov.Core().read_model(model)
     height, width = network.input(0).partial_shape[2:]
     fixed = height.is_static and width.is_static
@@ -102,7 +113,7 @@ def main(command: str, *arguments: str) -> None:
             case "download":
                 download(arguments[0], paths[1])
             case "export":
-                export(*paths)
+                export(paths[0], paths[1], cast(Task, arguments[2]))
             case "quantise":
                 listing = paths[1].read_text("utf-8").splitlines()
                 quantise(paths[0], [Path(line) for line in listing], paths[2])

@@ -1,25 +1,17 @@
 """Finding objects: options in, a detector out, boxes from it. No Dagster, SQL or settings here."""
 
-import hashlib
-import json
-import shutil
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import numpy as np
 
-from imgpipe_dagster.imaging.decode import decode_bgr
-from imgpipe_dagster.models.weights import WeightsError, find_weights, sha256_of, slug
+from imgpipe_dagster.models.devices import Device, takes_cuda
+from imgpipe_dagster.models.weights import checked_weights, fingerprint
 
 K = TypeVar("K")
-R = TypeVar("R")
-
-_AHEAD = 4  # files that wait for each worker, so that none waits for the next file
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ class DetectorOptions:
     iou: float = 0.7
     image_size: int | None = None
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     calibration_dir: Path | None = None
     max_boxes: int = 300
     streams: int = 2
@@ -162,11 +154,8 @@ def load_detector(
     """
     # Each kind of detector brings libraries that the other does without.
     options = options or DetectorOptions()
-    path = find_weights(weights, cache_dir)
-    digest = sha256_of(path)
-    if sha256 is not None and digest != sha256.lower():
-        raise WeightsError(f"The SHA-256 of {path} is {digest}, not {sha256.lower()} as stated: it was not loaded.")
-    if _takes_cuda(path, options):
+    path, digest = checked_weights(weights, cache_dir, sha256)
+    if takes_cuda(path, device=options.device, precision=options.precision):
         from imgpipe_dagster.models.ultralytics_detector import UltralyticsDetector
 
         return UltralyticsDetector(path, digest, options, device="cuda", cache_dir=cache_dir)
@@ -175,48 +164,7 @@ def load_detector(
     return OpenVinoDetector(path, digest, options, cache_dir=cache_dir)
 
 
-def _takes_cuda(weights: Path, options: DetectorOptions) -> bool:
-    able = weights.suffix == ".pt" and options.precision == "fp32"
-    if options.device == "cpu" or (options.device == "auto" and not able):
-        return False
-    if not able:
-        raise ValueError(f"CUDA takes .pt weights in fp32, not {weights.name} in {options.precision}.")
-    present = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
-    if present:  # only then is it worth the seconds that importing torch takes
-        import torch
-
-        present = torch.cuda.is_available()
-    if options.device == "cuda" and not present:
-        raise ValueError("No CUDA device was found: set the device to auto or cpu.")
-    return present
-
-
-def fingerprint(weights: Path, digest: str, options: DetectorOptions, image_size: tuple[int, int]) -> str:
+def detector_version(weights: Path, digest: str, options: DetectorOptions, image_size: tuple[int, int]) -> str:
     """The version that rows carry: the weights' name, and a digest of all that changes answers."""
-    changes = [digest, options.confidence, options.iou, options.precision, options.max_boxes, *image_size]
-    return f"{slug(weights)}-{hashlib.sha256(json.dumps(changes).encode()).hexdigest()[:10]}"
-
-
-def decode(key: object, data: bytes) -> np.ndarray:
-    """Decode a file; a note on the error says whose it was."""
-    try:
-        return decode_bgr(data)
-    except Exception as error:
-        error.add_note(f"while decoding {key!r}")
-        raise
-
-
-def stream(work: Callable[[K, bytes], R], items: Iterable[tuple[K, bytes]], *, workers: int) -> Iterator[R]:
-    """Do the work on each item in threads, in order, a few items ahead of whoever takes the results."""
-    pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="detect") as pool:
-        try:
-            for key, data in items:
-                pending.append(pool.submit(work, key, data))
-                if len(pending) > _AHEAD * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    changes = [options.confidence, options.iou, options.precision, options.max_boxes, *image_size]
+    return fingerprint(weights, digest, changes)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imgpipe_dagster.models.detector import Boxes, Detector, DetectorOptions, K, decode, fingerprint, stream
+from imgpipe_dagster.models.decoding import decode, stream
+from imgpipe_dagster.models.detector import Boxes, Detector, DetectorOptions, K, detector_version
 from imgpipe_dagster.models.letterbox import Letterbox, fitting_size
 from imgpipe_dagster.models.memory import keep_freed_pictures
 from imgpipe_dagster.models.nms import Found, boxes_from_end2end, boxes_from_raw
@@ -35,7 +36,7 @@ class OpenVinoDetector(Detector):
     def __init__(self, weights: Path, digest: str, options: DetectorOptions, *, cache_dir: Path) -> None:
         """Load, after what conversion is needed; see ``load_detector``."""
         keep_freed_pictures()
-        model = openvino_file(weights, digest, cache_dir)
+        model = openvino_file(weights, digest, cache_dir, task="detect")
         if options.precision == "int8" and not is_quantised(model.path):
             pictures = calibration_pictures(options.calibration_dir)
             digest = hashlib.sha256("".join([digest, *map(sha256_of, pictures)]).encode()).hexdigest()
@@ -55,7 +56,7 @@ class OpenVinoDetector(Detector):
         else:
             self.image_size = fitting_size(options.image_size or model.image_size, model.stride)
         self.names = model.names
-        self.version = fingerprint(weights, digest, options, self.image_size)
+        self.version = detector_version(weights, digest, options, self.image_size)
         self.model = model
         self._options = options
 
@@ -70,7 +71,8 @@ class OpenVinoDetector(Detector):
     def detect_all(  # noqa: D102 - inherited
         self, items: Iterable[tuple[K, bytes]], *, visit: Callable[[K, np.ndarray, Boxes], None] | None = None
     ) -> Iterator[tuple[K, Boxes]]:
-        def answer(key: K, data: bytes) -> tuple[K, Boxes]:
+        def answer(item: tuple[K, bytes]) -> tuple[K, Boxes]:
+            key, data = item
             image = decode(key, data)
             boxes = self.detect(image)
             if visit is not None:

@@ -81,7 +81,7 @@ class OpenVinoRuntime:
         shape = self._core.read_model(model).input(0).partial_shape
         batch, channels, height, width = shape
         if (batch.is_static and batch.get_length() != 1) or (channels.is_static and channels.get_length() != 3):
-            raise ValueError(f"{model} takes input of shape {shape}; a detector takes one picture of three channels.")
+            raise ValueError(f"{model} takes input of shape {shape}; it must be one picture of three channels.")
         self.fixed_size = (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
         self._slots: dict[tuple[int, int], queue.SimpleQueue[InferenceSlot]] = {}
         self._compiling = threading.Lock()

@@ -9,9 +9,10 @@ from typing import Any, Generic
 
 import numpy as np
 
-from imgpipe_dagster.models.detector import Boxes, Detector, DetectorOptions, K, decode, fingerprint, stream
+from imgpipe_dagster.models.decoding import decode, stream
+from imgpipe_dagster.models.detector import Boxes, Detector, DetectorOptions, K, detector_version
 from imgpipe_dagster.models.letterbox import Letterbox, fitting_size
-from imgpipe_dagster.models.weights import WeightsError, ultralytics_environment
+from imgpipe_dagster.models.weights import require_task, ultralytics_environment
 
 _DECODERS = min(8, os.cpu_count() or 1)
 
@@ -37,13 +38,12 @@ class UltralyticsDetector(Detector):
         from ultralytics import YOLO
 
         yolo = YOLO(weights)
-        if yolo.task != "detect" or type(yolo) is not YOLO:
-            raise WeightsError(f"{weights} is not a YOLO detector: its task is {yolo.task}.")
+        require_task(yolo, "detect")
         self._yolo: Any = yolo  # its annotations say too little
         self._stride = max(int(self._yolo.model.stride.max()), 32)
         self.image_size = fitting_size(options.image_size or self._yolo.overrides.get("imgsz", 640), self._stride)
         self.names = self._yolo.names
-        self.version = fingerprint(weights, digest, options, self.image_size)
+        self.version = detector_version(weights, digest, options, self.image_size)
         self._options = options
         self._device = device
         self._predicting = threading.Lock()
@@ -54,7 +54,8 @@ class UltralyticsDetector(Detector):
     def detect_all(  # noqa: D102 - inherited
         self, items: Iterable[tuple[K, bytes]], *, visit: Callable[[K, np.ndarray, Boxes], None] | None = None
     ) -> Iterator[tuple[K, Boxes]]:
-        def prepare(key: K, data: bytes) -> _Scaled[K]:
+        def prepare(item: tuple[K, bytes]) -> _Scaled[K]:
+            key, data = item
             return self._scale(key, decode(key, data))
 
         for batch in self._batches(stream(prepare, items, workers=_DECODERS)):

@@ -1,26 +1,30 @@
-"""A detector's weights: found, checked, converted to what OpenVINO reads, each product made once. No inference here."""
+"""Weights of models: found, checked, converted to what OpenVINO reads, each product made once. No inference here."""
 
 import ast
 import fcntl
 import hashlib
 import importlib.metadata
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+Task = Literal["detect", "classify"]
+
 ACCEPTED = (
     "a .pt file, an .onnx file, a folder that Ultralytics exported for OpenVINO, or the name of weights that "
-    "Ultralytics publishes, such as yolo11n.pt"
+    "Ultralytics publishes, such as yolo11n.pt or yolo11n-cls.pt"
 )
 _CALIBRATION_PICTURES = 300  # NNCF's own default; more change little
+_KINDS: dict[Task, str] = {"detect": "detector", "classify": "classifier"}
 _PICTURES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -64,10 +68,10 @@ def find_weights(weights: str | Path, cache_dir: Path) -> Path:
         return path
     if path.is_file():
         if path.suffix not in {".pt", ".onnx"}:
-            raise WeightsError(f"{path} is not what a detector can be made from: that is {ACCEPTED}.")
+            raise WeightsError(f"{path} is not what a model can be made from: that is {ACCEPTED}.")
         return path
     if str(weights) != path.name or path.suffix != ".pt":
-        raise WeightsError(f"There are no weights at {weights}. A detector takes {ACCEPTED}.")
+        raise WeightsError(f"There are no weights at {weights}. A model takes {ACCEPTED}.")
     return (
         build_once(cache_dir / "weights" / path.stem, lambda folder: _convert(cache_dir, "download", path.name, folder))
         / path.name
@@ -87,6 +91,24 @@ def sha256_of(weights: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checked_weights(weights: str | Path, cache_dir: Path, sha256: str | None) -> tuple[Path, str]:
+    """Find weights, as ``find_weights`` does, and their digest.
+
+    Raises:
+        WeightsError: They are missing, or have another digest than ``sha256``: nothing has parsed them then.
+    """
+    path = find_weights(weights, cache_dir)
+    digest = sha256_of(path)
+    if sha256 is not None and digest != sha256.lower():
+        raise WeightsError(f"The SHA-256 of {path} is {digest}, not {sha256.lower()} as stated: it was not loaded.")
+    return path, digest
+
+
+def fingerprint(weights: Path, digest: str, changes: Sequence[object]) -> str:
+    """A model's version: the weights' name, and a digest of the weights and of the settings that change answers."""
+    return f"{slug(weights)}-{hashlib.sha256(json.dumps([digest, *changes]).encode()).hexdigest()[:10]}"
+
+
 def calibration_pictures(folder: Path | None) -> list[Path]:
     """The pictures that int8 is calibrated with: sorted by name, of many every n-th.
 
@@ -101,29 +123,31 @@ def calibration_pictures(folder: Path | None) -> list[Path]:
     return pictures[:: -(-len(pictures) // _CALIBRATION_PICTURES)]
 
 
-def openvino_file(weights: Path, sha256: str, cache_dir: Path) -> ModelFile:
+def openvino_file(weights: Path, sha256: str, cache_dir: Path, *, task: Task) -> ModelFile:
     """The weights in a form that OpenVINO reads: themselves, or an export of a ``.pt`` made once.
 
     Args:
         weights: What ``find_weights`` gave.
         sha256: Their digest; the export is made from bytes that have it.
         cache_dir: Where exports are kept.
+        task: What the model must be for.
 
     Raises:
-        WeightsError: The file cannot be read, or is no detector.
+        WeightsError: The file cannot be read, or is for another task.
     """
     if weights.suffix != ".pt":
-        return read_model_file(weights)
+        return read_model_file(weights, task=task)
 
     def export(folder: Path) -> None:
         copy = folder / "weights.pt"  # a copy: Ultralytics writes beside the file, and nobody can change it meanwhile
         shutil.copyfile(weights, copy)
         if sha256_of(copy) != sha256:
             raise WeightsError(f"{weights} changed while it was read.")
-        _convert(cache_dir, "export", copy, folder)
+        _convert(cache_dir, "export", copy, folder, task)
         copy.unlink()
 
-    return read_model_file(build_once(cache_dir / "openvino" / _key(sha256, "ultralytics", "openvino"), export))
+    folder = build_once(cache_dir / "openvino" / _key(sha256, "ultralytics", "openvino"), export)
+    return read_model_file(folder, task=task)
 
 
 def is_quantised(model: Path) -> bool:
@@ -134,7 +158,7 @@ def is_quantised(model: Path) -> bool:
 
 
 def quantised_file(model: ModelFile, sha256: str, pictures: list[Path], cache_dir: Path) -> ModelFile:
-    """The model with INT8 weights and activations, calibrated by NNCF, made once.
+    """A detector with INT8 weights and activations, calibrated by NNCF, made once.
 
     Args:
         model: The model in full precision.
@@ -158,17 +182,18 @@ def quantised_file(model: ModelFile, sha256: str, pictures: list[Path], cache_di
         key = _key(sha256, "nncf", "openvino")
     except importlib.metadata.PackageNotFoundError as error:
         raise WeightsError("int8 needs nncf: pip install 'imgpipe-dagster[int8]'.") from error
-    return read_model_file(build_once(cache_dir / "int8" / key, quantise))
+    return read_model_file(build_once(cache_dir / "int8" / key, quantise), task="detect")
 
 
-def read_model_file(path: Path) -> ModelFile:
+def read_model_file(path: Path, *, task: Task) -> ModelFile:
     """Read the notes of an export.
 
     Args:
         path: An ``.onnx`` or a folder with an ``.xml`` and ``metadata.yaml``.
+        task: What the model must be for.
 
     Raises:
-        WeightsError: It was not exported by Ultralytics, or is no detector.
+        WeightsError: It was not exported by Ultralytics, or is for another task.
     """
     folder = path
     try:
@@ -177,12 +202,12 @@ def read_model_file(path: Path) -> ModelFile:
             notes = yaml.safe_load((folder / "metadata.yaml").read_text("utf-8"))
         else:
             notes = _onnx_notes(path)
-        task, names, stride, size = notes["task"], notes["names"], int(notes["stride"]), notes["imgsz"]
+        noted_task, names, stride, size = notes["task"], notes["names"], int(notes["stride"]), notes["imgsz"]
         arguments = notes.get("args", {})
     except (KeyError, TypeError, yaml.YAMLError) as error:
         raise WeightsError(f"{path} carries no notes of an Ultralytics export (task, names, stride, imgsz).") from error
-    if task != "detect":
-        raise WeightsError(f"{path} is a model for the task {task}, not a detector.")
+    if noted_task != task:
+        raise WeightsError(f"{path} is a model for the task {noted_task}, not a {_KINDS[task]}.")
     end2end = bool(notes.get("end2end") or arguments.get("nms"))
     return ModelFile(path, {int(key): str(name) for key, name in names.items()}, stride, (size[0], size[1]), end2end)
 
@@ -254,6 +279,17 @@ def _onnx_notes(path: Path) -> dict[str, Any]:
     for key in notes.keys() & {"names", "imgsz", "args", "end2end"}:
         notes[key] = ast.literal_eval(notes[key])
     return notes
+
+
+def require_task(model: Any, task: Task) -> None:  # noqa: ANN401 - Ultralytics is imported where it is needed only
+    """Refuse a loaded Ultralytics model that is for another task.
+
+    Raises:
+        WeightsError: It is.
+    """
+    if model.task != task or type(model).__name__ != "YOLO":
+        kind = type(model).__name__
+        raise WeightsError(f"this is a {kind} model for the task {model.task}, not a YOLO {_KINDS[task]}")
 
 
 def slug(weights: Path) -> str:

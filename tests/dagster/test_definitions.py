@@ -10,7 +10,15 @@ from imgpipe_dagster.build import build_defs, catalogue_url
 from imgpipe_dagster.settings import Settings, export_secrets
 
 HEAVY = ["torch", "ultralytics", "tensorflow", "keras", "openvino", "nncf", "onnx", "boto3", "streamlit"]
-PURE = ["reasons", "imaging.decode", "imaging.draw", "imaging.validate", "models.detector", "models.weights"]
+PURE = [
+    "reasons",
+    "imaging.decode",
+    "imaging.draw",
+    "imaging.validate",
+    "models.classifier",
+    "models.detector",
+    "models.weights",
+]
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgpipe_dagster.models.detector import Boxes, DetectorOptions, load_detector, stream
+from imgpipe_dagster.models.decoding import stream
+from imgpipe_dagster.models.detector import Boxes, DetectorOptions, load_detector
 from imgpipe_dagster.models.letterbox import Letterbox, fitting_size
 from imgpipe_dagster.models.nms import boxes_from_end2end, boxes_from_raw
 from imgpipe_dagster.models.weights import WeightsError, build_once, find_weights, read_model_file, sha256_of
@@ -155,7 +156,7 @@ def test_streaming_answers_every_item_once_and_reads_only_a_little_ahead() -> No
             read.append(number)
             yield number, b"x"
 
-    answers = stream(lambda key, data: (key, len(data)), items(), workers=2)
+    answers = stream(lambda item: (item[0], len(item[1])), items(), workers=2)
     assert next(answers) == (0, 1)
     assert len(read) <= 9
     assert [key for key, _ in answers] == list(range(1, 100))
@@ -163,13 +164,13 @@ def test_streaming_answers_every_item_once_and_reads_only_a_little_ahead() -> No
 
 def test_streaming_works_on_as_many_items_at_once_as_there_are_workers() -> None:
     meeting = threading.Barrier(2, timeout=5)
-    assert list(stream(lambda key, data: (key, meeting.wait() >= 0), ((n, b"") for n in range(4)), workers=2))
+    assert list(stream(lambda number: (number, meeting.wait() >= 0), range(4), workers=2))
 
 
 def test_an_error_in_a_stream_reaches_its_reader_and_stops_the_work() -> None:
     started = []
 
-    def work(key: int, data: bytes) -> int:
+    def work(key: int) -> int:
         started.append(key)
         if key == 1:
             raise RuntimeError("broken")
@@ -177,7 +178,7 @@ def test_an_error_in_a_stream_reaches_its_reader_and_stops_the_work() -> None:
         return key
 
     with pytest.raises(RuntimeError, match="broken"):
-        list(stream(work, ((n, b"") for n in range(1000)), workers=1))
+        list(stream(work, range(1000), workers=1))
     assert len(started) <= 3
 
 
@@ -193,7 +194,7 @@ def test_a_folder_that_is_no_export_and_a_file_of_another_kind_are_refused(tmp_p
     with pytest.raises(WeightsError, match="holds no OpenVINO export"):
         find_weights(tmp_path, tmp_path)
     (tmp_path / "weights.h5").write_bytes(b"x")
-    with pytest.raises(WeightsError, match=r"weights\.h5 is not what a detector can be made from"):
+    with pytest.raises(WeightsError, match=r"weights\.h5 is not what a model can be made from"):
         find_weights(tmp_path / "weights.h5", tmp_path)
 
 
@@ -214,17 +215,17 @@ def test_a_folder_is_pinned_by_the_digest_of_its_files_digests(tmp_path: Path) -
 def test_an_onnx_file_without_an_exporters_notes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.onnx").write_bytes(b"")
     with pytest.raises(WeightsError, match="carries no notes of an Ultralytics export"):
-        read_model_file(tmp_path / "empty.onnx")
+        read_model_file(tmp_path / "empty.onnx", task="detect")
     (tmp_path / "page.onnx").write_bytes(b"<html>")
     with pytest.raises(WeightsError, match="is not an ONNX file"):
-        read_model_file(tmp_path / "page.onnx")
+        read_model_file(tmp_path / "page.onnx", task="detect")
 
 
 def test_a_model_for_another_task_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.xml").write_text("<net/>")
     (tmp_path / "metadata.yaml").write_text("{task: segment, names: {0: a}, stride: 32, imgsz: [640, 640]}")
     with pytest.raises(WeightsError, match="for the task segment, not a detector"):
-        read_model_file(tmp_path)
+        read_model_file(tmp_path, task="detect")
 
 
 def test_a_failed_build_leaves_nothing_and_the_next_one_starts_afresh(tmp_path: Path) -> None:
