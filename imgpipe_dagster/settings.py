@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 DATABASE_URL_VARIABLE = "IMGPIPE_DATABASE_URL"
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights" / "shelf_yolo11n.pt"
+DEMO_BOTTLE_WEIGHTS = DEMO_WEIGHTS.with_name("bottle_yolo11n-cls.pt")
 
 
 class Settings(BaseSettings):

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from imgpipe_dagster.demo.backdrops import paint_fruit, paint_puddle, paint_room
+from imgpipe_dagster.demo.props import turn_sprite
 from imgpipe_dagster.demo.sprites import (
     Article,
     Bottle,
@@ -347,7 +349,7 @@ def _build_table(stage: Stage, rng: Rng) -> None:
     """A few products on a table in a blurred room, small to close-up, some tilted."""
     height, width = stage.owner.shape
     edge = int(height * rng.uniform(0.45, 0.8))
-    _paint_room(stage, rng, edge)
+    paint_room(stage, rng, edge)
     light = float(rng.uniform(-0.7, 0.7))
     view = View(float(rng.uniform(0.06, 0.22)), light)
     count = int(rng.integers(1, 7))
@@ -363,73 +365,10 @@ def _build_table(stage: Stage, rng: Rng) -> None:
             article, scale = random_carton(rng), scale * 0.8
         sprite = draw(article, max(int(height * scale), 16), view)
         if rng.random() < 0.3:
-            sprite = _lean(sprite, float(rng.uniform(-22, 22)))
+            sprite = turn_sprite(sprite, float(rng.uniform(-22, 22)))
         tall, wide = sprite.alpha.shape
         left = int(rng.uniform(-0.2 * wide, width - 0.8 * wide))
-        _paint_puddle(stage, left + wide / 2 - light * wide * 0.5, base, wide)
+        paint_puddle(stage, left + wide / 2 - light * wide * 0.5, base, wide)
         stage.paint(sprite, left, int(base) - tall, article)
     for _ in range(int(rng.integers(0, 4))):
-        _paint_fruit(stage, rng, edge)
-
-
-def _paint_room(stage: Stage, rng: Rng, edge: int) -> None:
-    """A wall with blurred things on it, and a table top from ``edge`` down."""
-    height, width = stage.owner.shape
-    small = np.empty((height // 4, width // 4, 3), np.float32)
-    small[:] = hsv(rng.uniform(0, 360), rng.uniform(0, 0.35), rng.uniform(0.15, 0.95))
-    for _ in range(int(rng.integers(2, 14))):
-        colour = hsv(rng.uniform(0, 360), rng.uniform(0, 0.7), rng.uniform(0.1, 1))
-        corner = rng.uniform(-0.1, 1, 2) * (width // 4, height // 4)
-        span = rng.uniform(0.03, 0.35, 2) * (width // 4, height // 4)
-        if rng.random() < 0.6:
-            cv2.rectangle(small, corner.astype(int).tolist(), (corner + span).astype(int).tolist(), colour, -1)
-        else:
-            cv2.circle(small, corner.astype(int).tolist(), int(span[0] / 2) + 1, colour, -1)
-    small = cv2.GaussianBlur(small, (0, 0), width / 4 * float(rng.uniform(0.002, 0.03)) + 0.3)
-    stage.canvas[:] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    top = np.array(hsv(rng.uniform(15, 45), rng.uniform(0, 0.7), rng.uniform(0.25, 0.95)), np.float32)
-    grain = cv2.resize(rng.normal(0, 1, (max((height - edge) // 3, 2), 12)).astype(np.float32), (width, height - edge))
-    depth = np.linspace(0.75, 1.05, height - edge, dtype=np.float32)[:, None]
-    stage.canvas[edge:] = top * (depth * (1 + 0.07 * grain))[..., None]
-
-
-def _lean(sprite: Sprite, degrees: float) -> Sprite:
-    """Turn a sprite in the picture's plane."""
-    tall, wide = sprite.alpha.shape
-    turn = cv2.getRotationMatrix2D((wide / 2, tall / 2), degrees, 1.0)
-    cosine, sine = abs(turn[0, 0]), abs(turn[0, 1])
-    size = (int(tall * sine + wide * cosine) + 1, int(tall * cosine + wide * sine) + 1)
-    turn[:, 2] += np.array(size) / 2 - (wide / 2, tall / 2)
-    image, alpha, coverage = (
-        cv2.warpAffine(layer, turn, size, flags=cv2.INTER_LINEAR, borderMode=border)
-        for layer, border in (
-            (sprite.image, cv2.BORDER_REPLICATE),
-            (sprite.alpha, cv2.BORDER_CONSTANT),
-            (sprite.coverage, cv2.BORDER_CONSTANT),
-        )
-    )
-    return Sprite(image, alpha, coverage)
-
-
-def _paint_puddle(stage: Stage, x: float, base: float, wide: float) -> None:
-    """The shadow where an article stands."""
-    height, width = stage.owner.shape
-    mask = np.zeros((height // 4, width // 4), np.float32)
-    axes = (max(int(wide * 0.7 / 4), 1), max(int(wide * 0.16 / 4), 1))
-    cv2.ellipse(mask, (int(x / 4), int((base - wide * 0.04) / 4)), axes, 0, 0, 360, 0.5, -1)
-    stage.canvas *= 1 - cv2.resize(cv2.GaussianBlur(mask, (0, 0), max(wide / 40, 0.5)), (width, height))[..., None]
-
-
-def _paint_fruit(stage: Stage, rng: Rng, edge: int) -> None:
-    """A shaded ball: round clutter that is no product."""
-    height, width = stage.owner.shape
-    radius = max(int(height * rng.uniform(0.03, 0.09)), 4)
-    axis = np.arange(-radius, radius + 1, dtype=np.float32) / radius
-    across, down = np.meshgrid(axis, axis)
-    inside = np.clip((1 - np.hypot(across, down)) * radius + 0.5, 0, 1).astype(np.float32)
-    shade = 0.45 + 0.6 * np.clip(
-        -0.45 * across - 0.6 * down + 0.6 * np.sqrt(np.clip(1 - across**2 - down**2, 0, 1)), 0, 1
-    )
-    colour = np.array(hsv(rng.choice([5, 25, 45, 90]), 0.85, 0.9), np.float32)
-    ball = Sprite((colour * shade[..., None]).astype(np.float32), inside, inside)
-    stage.paint(ball, int(rng.uniform(0, width)), int(rng.uniform(edge, height)) - 2 * radius)
+        paint_fruit(stage, rng, edge)

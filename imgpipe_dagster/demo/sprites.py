@@ -155,6 +155,9 @@ class Bottle:
         cap: Colour of the cap.
         opened: Whether the cap is gone.
         label_seed: Decides the label.
+        phase: Turns the label (radians).
+        foam: Thickness of the foam on the liquid, in parts of the height.
+        label_seed: Decides the label.
         phase: Turn of the label in radians.
     """
 
@@ -167,6 +170,7 @@ class Bottle:
     opened: bool
     label_seed: int
     phase: float = 0.0
+    foam: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -408,6 +412,9 @@ def _bottle_body(
     image = body * (0.45 * light + 0.55 * through)[..., None]
     meniscus = np.abs(tall - bottle.fill) < 0.006
     image[meniscus] = image[meniscus] * 0.5 + 110
+    froth = (tall > bottle.fill - bottle.foam) & (tall <= bottle.fill)
+    image[froth] = image[froth] * 0.35 + 140
+    alpha[froth] = 0.9
     return image.astype(np.float32), np.clip(alpha + 0.4 * square**2, 0, 1).astype(np.float32)
 
 
