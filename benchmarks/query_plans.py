@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
 
-from imgpipe_dagster.catalogue import batches, images, schema
+from imgpipe_dagster.catalogue import batches, images, qc, qc_reports, schema
 from imgpipe_dagster.catalogue.alerts import write_alert
 from imgpipe_dagster.catalogue.engine import connect, transact
 from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
@@ -32,6 +32,7 @@ from imgpipe_dagster.catalogue.tables import (
     Claimant,
     DetectedImage,
     Detection,
+    EnhancedImage,
     ImageBatch,
     ImageMetric,
     ImagePrediction,
@@ -39,7 +40,9 @@ from imgpipe_dagster.catalogue.tables import (
     MetadataReport,
     ProductGroup,
     ProductImage,
+    PublishedEnhancement,
     PublishedPrediction,
+    QcReviewLog,
     QcStatus,
     RawImage,
     SensorTick,
@@ -47,6 +50,7 @@ from imgpipe_dagster.catalogue.tables import (
     ValidatedImage,
 )
 from imgpipe_dagster.catalogue.ticks import note_tick
+from imgpipe_dagster.imaging.rework import RejectionReason
 
 ONE_ROW_TABLES = frozenset({"alembic_version"})
 IMAGES_IN_ONE_GO = 50_000
@@ -168,6 +172,7 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
                 "sku_id": _named("SKU", n % (image_count // 5)),
                 "temple_id": _named("temple", n % 1000),
                 "status": status,
+                "qc_priority": n % 1009 / 1009.0,
                 "qc_status": sa.case((n % 20 == 0, "needs_review"), (n % 20 == 1, "rejected"), else_="auto_approved"),
                 "batch_key": sa.case((n <= claimed, batch_key(batch))),
                 "reason": sa.case((status == "failed", sa.func.coalesce(reason, "batch_failed"))),
@@ -180,9 +185,24 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
                 ImagePrediction: {"status": answer, "object_count": 10, "top_class": _class(ProductImage.id)},
                 MetadataReport: {"object_key": digest, "sha256": digest, "byte_size": 4000},
                 PublishedPrediction: {"status": ProductImage.status},
+                EnhancedImage: {"object_key": digest, "mode": "full", "model_version": MODEL},
+                PublishedEnhancement: {"qc_status": ProductImage.qc_status, "qc_priority": 1, "audited": sa.false()},
                 ImageMetric: {"phase": "before", "score": 70, "width": 1280, "height": 960, "byte_size": 240_000},
             }.items():
                 insert(connection, table, {**image, **own}, ProductImage.__table__, mine)
+            decided = {"reviewer_id": "ann", "previous_status": "needs_review", "status": ProductImage.qc_status}
+            insert(
+                connection,
+                QcReviewLog,
+                {
+                    "image_id": ProductImage.id,
+                    **decided,
+                    "created_at": sa.literal_column("'2026-10-20 10:00:00.000000'"),
+                },
+                ProductImage.__table__,
+                mine,
+                ProductImage.qc_status == QcStatus.REJECTED,
+            )
             name = (
                 ProductImage.batch_key + ":" + sa.cast(ProductImage.id, sa.String(20)) + ":" + sa.cast(n, sa.String(4))
             )
@@ -241,8 +261,25 @@ def calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "status: count_by_reason", lambda: images.count_by_reason(engine)
     yield "status: count_by_status", lambda: images.count_by_status(engine)
     yield "status: count_batches_by_state", lambda: images.count_batches_by_state(engine)
+    yield from _review_calls(engine)
     for name, query in pages().items():
         yield f"page: {name}", lambda query=query: _read(engine, query)
+
+
+def _review_calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
+    limits, ann = qc.ReviewLimits(), {"reviewer": "ann", "limits": qc.ReviewLimits()}
+    first, second, third = qc.pending_reviews(engine, limits=limits, at_most=3)
+    yield "review: a page", lambda: qc.pending_reviews(engine, limits=limits, reviewer="ann")
+    yield "review: the next page", lambda: qc.pending_reviews(engine, limits=limits, after=(0.5, 10**6))
+    yield "review: claim the most urgent", lambda: qc.claim_reviews(engine, reviewer="ann", limits=limits)
+    yield "review: claim one", lambda: qc.claim_review(engine, first.image_id, **ann)
+    yield "review: release", lambda: qc.release_review(engine, first.image_id, reviewer="ann")
+    yield "review: approve", lambda: qc.approve(engine, second.image_id, url_of=str, **ann)
+    dark = RejectionReason.TOO_DARK
+    yield "review: reject", lambda: qc.reject(engine, third.image_id, reason=dark, **ann)
+    yield "review: undo", lambda: qc.undo(engine, third.image_id, **ann)
+    yield "status: review_figures", lambda: qc_reports.review_figures(engine)
+    yield "export: published pictures", lambda: next(qc_reports.published_pictures(engine))
 
 
 def pages() -> dict[str, sa.Select[Any]]:
@@ -256,7 +293,6 @@ def pages() -> dict[str, sa.Select[Any]]:
         "images by SKU": after.where(image.sku_id == "SKU7"),
         "images by temple": after.where(image.temple_id == "temple7"),
         "images by batch": after.where(image.batch_key == "20261120-100005"),
-        "images by review status": after.where(image.qc_status == QcStatus.NEEDS_REVIEW),
         "boxes of an image": sa.select(boxes).where(boxes.c.image_id == 1001),
         "boxes of a batch": sa.select(boxes).where(boxes.c.batch_key == "20261120-100005"),
         "boxes by class": sa.select(boxes)

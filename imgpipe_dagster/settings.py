@@ -164,6 +164,13 @@ class Settings(BaseSettings):
         description="Where users of the API and the dashboard find the source of what they use (AGPL, section 13).",
     )
 
+    # Review
+    review_claim_minutes: float = Field(
+        default=10, gt=0, description="A picture that a reviewer has claimed is free again after this time."
+    )
+    review_undo_s: float = Field(default=10, ge=0, description="A decision can be undone for so many seconds.")
+    max_reworks: int = Field(default=2, ge=0, description="After so many reworks the rejection of a picture is final.")
+
     # Freshness
     freshness_warn_minutes: float = Field(default=30, gt=0, description="Predictions older than this warn in the UI.")
     freshness_minutes: float = Field(default=60, gt=0, description="Predictions older than this are stale.")

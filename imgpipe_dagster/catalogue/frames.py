@@ -119,6 +119,8 @@ def _keep_first_created(connection: Connection, table: sa.Table, rows: list[dict
 
 def _pandas_type(column: sa.Column[Any]) -> str:
     match column.type:
+        case sa.Boolean():
+            return "boolean" if column.nullable else "bool"
         case sa.Integer():
             return "Int64" if column.nullable else "int64"
         case sa.Float():

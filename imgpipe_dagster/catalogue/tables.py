@@ -140,7 +140,8 @@ class ProductImage(Base):
     qc_claimed_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
     rework_count: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
     rework_config: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    enhanced_image_url: Mapped[str | None] = mapped_column(sa.String(2048))
+    enhanced_image_url: Mapped[str | None] = mapped_column(sa.String(2048))  # only of what is approved
+    enhanced_sha256: Mapped[Digest | None]  # the file that qc_status is about
     batch_key: Mapped[BatchKey | None] = mapped_column(index=True)
     reason: Mapped[Code | None]
     created_at: Mapped[Created]
@@ -393,7 +394,11 @@ class EnhancementConfigRow(Base):
 
 
 class QcReviewLog(Base):
-    """One decision of a reviewer."""
+    """One decision of a reviewer, or the undoing of one: then ``undoes_id`` names it.
+
+    ``status`` is the ``qc_status`` that it led to: after a rejection ``pending`` where the image is enhanced again, and
+    ``rejected`` where that was final. ``previous`` is what an undo restores.
+    """
 
     __tablename__ = "qc_review_logs"
 
@@ -405,6 +410,11 @@ class QcReviewLog(Base):
     reason: Mapped[Code | None]
     notes: Mapped[Text | None]
     score: Mapped[Real | None]
+    audited: Mapped[bool] = mapped_column(sa.Boolean, server_default=sa.false())
+    seconds: Mapped[Real | None]  # since the reviewer's claim
+    enhanced_sha256: Mapped[Digest | None]
+    previous: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    undoes_id: Mapped[int | None] = mapped_column(sa.BigInteger, unique=True)
     created_at: Mapped[Created] = mapped_column(index=True)
 
 

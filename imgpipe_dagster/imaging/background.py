@@ -5,6 +5,7 @@ is decided in ``enhance.py``.
 """
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,6 +72,12 @@ class Cutout:
     def plausible(self) -> bool:
         """Whether the background may be replaced by this mask."""
         return self.fault is None
+
+
+def available_methods() -> tuple[BackgroundMethod, ...]:
+    """The methods that can be used here: ``rembg`` is an extra."""
+    missing = {BackgroundMethod.REMBG} if importlib.util.find_spec("rembg") is None else set()
+    return tuple(method for method in BackgroundMethod if method not in missing)
 
 
 def remove_background(

@@ -102,7 +102,7 @@ class EnhancementConfig:
             raise ValueError(f"Unknown profile {self.profile!r}: use one of {', '.join(sorted(PROFILES))}")
         if self.background == TRANSPARENT and self.output is OutputFormat.JPEG:
             raise ValueError("output 'jpeg' has no transparency: use png or webp")
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value:g}")
@@ -123,10 +123,14 @@ class EnhancementConfig:
             raise ValueError(f"Unknown setting {', '.join(unknown)}: use {', '.join(sorted(known))}")
         given = {name: value for name, value in values.items() if value is not None}
         for name, value in given.items():
-            wanted = (int, float) if name in _RANGES else (list, tuple) if name == "steps" else (str,)
+            wanted = (int, float) if name in RANGES else (list, tuple) if name == "steps" else (str,)
             if not isinstance(value, wanted) or isinstance(value, bool):
                 raise ValueError(f"{name} must be {' or '.join(kind.__name__ for kind in wanted)}, not {value!r}")  # noqa: TRY004 - callers catch one error
         return replace(self, **{name: tuple(v) if name == "steps" else v for name, v in given.items()})
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The settings that are not None as JSON takes them; ``from_mapping`` gives this configuration back."""
+        return {name: value for name, value in json.loads(json.dumps(asdict(self))).items() if value is not None}
 
     @property
     def fingerprint(self) -> str:
@@ -145,7 +149,7 @@ class EnhancementConfig:
         return PROFILES[self.profile] if self.profile else None
 
 
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "min_dimension": (16, 10_000),
     "upscale_factor": (1, 8),
     "aspect": (0.2, 5),

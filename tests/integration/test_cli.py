@@ -14,6 +14,7 @@ COMMANDS = [
     *(["run"], ["status"], ["retry"], ["doctor"], ["models", "download"], ["demo"]),
     *(["enhance"], ["score"]),
     ["serve"],
+    *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
 ]
 
 
@@ -46,7 +47,7 @@ def test_the_commands_are_these(imgpipe):
     listed = imgpipe("--help").stdout
     assert all(
         name in listed
-        for name in ("db", "import", "run", "status", "retry", "doctor", "models", "demo", "enhance", "score")
+        for name in ("db", "import", "run", "status", "retry", "doctor", "models", "demo", "enhance", "score", "qc")
     )
 
 
