@@ -8,15 +8,20 @@ from typing import Any
 import dagster as dg
 
 from imgpipe_dagster.catalogue.batches import BatchLimits
-from imgpipe_dagster.jobs import ANALYSE_ASSETS, analyse
+from imgpipe_dagster.jobs import ANALYSE_ASSETS, ENHANCE_ASSETS, analyse, enhance
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.detector import DetectorResource
+from imgpipe_dagster.resources.enhancer import EnhancerResource, ReviewPolicyResource
 from imgpipe_dagster.resources.image_fetcher import ImageFetcherResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 from imgpipe_dagster.resources.image_validator import ImageValidatorResource
-from imgpipe_dagster.resources.table_io_manager import PublishingIOManager, TableIOManager
+from imgpipe_dagster.resources.table_io_manager import (
+    EnhancementPublishingIOManager,
+    PublishingIOManager,
+    TableIOManager,
+)
 from imgpipe_dagster.sensors.new_images import AttemptLimits, build_new_images_sensor
-from imgpipe_dagster.settings import DATABASE_URL_VARIABLE, Settings
+from imgpipe_dagster.settings import DATABASE_URL_VARIABLE, DEMO_WEIGHTS, Settings
 
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -36,17 +41,17 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
             if spec.key == dg.AssetKey("image_predictions")
             else spec
         ),
-        ANALYSE_ASSETS,
+        [*ANALYSE_ASSETS, *ENHANCE_ASSETS],
     )
     sensor = build_new_images_sensor(
-        analyse.name,
+        [analyse, enhance],
         BatchLimits(settings.batch_size, settings.batch_max_size, settings.batch_max_wait_s),
         AttemptLimits(settings.max_attempts, settings.heartbeat_limit_s),
         settings.max_concurrent_batches,
     )
     return dg.Definitions(
         assets=assets,
-        jobs=[analyse],
+        jobs=[analyse, enhance],
         sensors=[sensor],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,  # backfills from the UI run outside the jobs and take this one
@@ -59,7 +64,8 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     return {
         "database": database,
         "table_io_manager": TableIOManager(database=database),
-        "publishing_io_manager": PublishingIOManager(database=database),
+        "publishing_io_manager": PublishingIOManager(database=database, enhance=settings.enhance),
+        "enhancement_publishing_io_manager": EnhancementPublishingIOManager(database=database),
         "image_store": ImageStoreResource(
             url=settings.effective_store_url,
             s3_endpoint_url=settings.s3_endpoint_url,
@@ -91,7 +97,32 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             device=settings.detector_device,
             calibration_dir=str(settings.detector_calibration_dir) if settings.detector_calibration_dir else None,
         ),
+        "enhancer": EnhancerResource(
+            mode=settings.enhancement_mode,
+            background=settings.background_color if settings.enable_background_removal else "keep",
+            method=settings.background_method,
+            rembg_model=settings.rembg_model,
+            min_dimension=settings.target_min_dimension,
+            target_kb=settings.target_kb,
+            profile=settings.enhancement_profile,
+            box_classes=_box_classes(settings),
+            box_confidence=settings.enhancement_box_confidence,
+            workers=settings.enhancement_workers,
+            hour_price=settings.machine_hour_price,
+        ),
+        "review_policy": ReviewPolicyResource(
+            threshold=settings.auto_approve_threshold,
+            high_value=settings.high_value_threshold,
+            audit_share=settings.audit_share,
+        ),
     }
+
+
+def _box_classes(settings: Settings) -> list[str] | None:
+    """Which detected classes help to find a product. The demo model knows shelves only: it would mislead."""
+    if settings.enhancement_box_classes is None and settings.detector_weights == str(DEMO_WEIGHTS):
+        return []
+    return settings.enhancement_box_classes
 
 
 def catalogue_url(settings: Settings) -> str | dg.EnvVar:

@@ -3,11 +3,14 @@
 import dagster as dg
 
 from imgpipe_dagster.assets.detections import detections
+from imgpipe_dagster.assets.enhancement import enhanced_images, published_enhancements
 from imgpipe_dagster.assets.ingest import raw_images, validated_images
 from imgpipe_dagster.assets.predictions import image_predictions, metadata_reports, published_predictions
 from imgpipe_dagster.partitions import image_batches
 
+JOB_TAG = "imgpipe/job"
 ANALYSE_ASSETS = [raw_images, validated_images, detections, image_predictions, metadata_reports, published_predictions]
+ENHANCE_ASSETS = [enhanced_images, published_enhancements]
 
 analyse = dg.define_asset_job(
     name="analyse",
@@ -16,4 +19,18 @@ analyse = dg.define_asset_job(
     partitions_def=image_batches,
     executor_def=dg.in_process_executor,  # libraries and models load once a run
     tags={"dagster/max_retries": "0"},  # the batch's attempts are the only retry
+)
+
+enhance = dg.define_asset_job(
+    name="enhance",
+    description="From published predictions to enhanced pictures and their verdicts, for one batch of images.",
+    selection=dg.AssetSelection.assets(*ENHANCE_ASSETS),
+    partitions_def=image_batches,
+    executor_def=dg.in_process_executor,
+    tags={
+        "dagster/max_retries": "0",
+        "dagster/priority": "-1",  # predictions never wait for enhancement
+        "dagster/max_runtime": "86400",  # a batch of thousands takes hours; the heartbeat watches over it
+        JOB_TAG: "enhance",  # dagster.yaml keeps a slot free of it
+    },
 )

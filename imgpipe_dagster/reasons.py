@@ -1,4 +1,4 @@
-"""Why an image was rejected: the closed list of reason codes, each with the advice people get. Nothing else."""
+"""Why an image was rejected or not enhanced: the closed list of reason codes, each with its advice. Nothing else."""
 
 from enum import StrEnum
 
@@ -36,6 +36,11 @@ class Reason(StrEnum):
     DECODE_TIMEOUT = "decode_timeout"
     DECODE_MEMORY = "decode_memory"
     DECODER_CRASHED = "decoder_crashed"
+    # Enhancement
+    CONFIG_INVALID = "config_invalid"
+    METHOD_UNAVAILABLE = "method_unavailable"
+    ORIGINAL_MISSING = "original_missing"
+    ENHANCEMENT_ERROR = "enhancement_error"
     # The batch
     BATCH_FAILED = "batch_failed"
 
@@ -73,5 +78,9 @@ _ADVICE: dict[Reason, str] = {
     Reason.DECODE_TIMEOUT: "Decoding took longer than the limit and was stopped.",
     Reason.DECODE_MEMORY: "Decoding needed more memory than the limit and was stopped.",
     Reason.DECODER_CRASHED: "The decoder crashed on this file.",
+    Reason.CONFIG_INVALID: "The enhancement settings of its group, SKU or image are wrong: correct them, run again.",
+    Reason.METHOD_UNAVAILABLE: "The background method lacks its package or its model: install it or choose grabcut.",
+    Reason.ORIGINAL_MISSING: "The original is no longer in the store: the image has to be fetched again.",
+    Reason.ENHANCEMENT_ERROR: "Enhancement failed on this picture; the detail in its row says how. Please report it.",
     Reason.BATCH_FAILED: "The image's batch failed after all attempts: read its run's log, retry in small batches.",
 }

@@ -1,8 +1,8 @@
-"""Running batches from the command line, without a daemon: the same job, the same claims, visible in Dagster's UI."""
+"""Running batches from the command line, without a daemon: the same jobs, the same claims, visible in Dagster's UI."""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import dagster as dg
@@ -17,9 +17,12 @@ from imgpipe_dagster.catalogue.batches import (
     claim_batch,
     fail_batch,
     get_batch,
+    note_heartbeat,
+    offer_batch,
     open_batches,
     release_batch,
 )
+from imgpipe_dagster.catalogue.images import count_verdicts
 from imgpipe_dagster.catalogue.tables import BatchState, Claimant
 from imgpipe_dagster.instance import dagster_instance
 from imgpipe_dagster.partitions import image_batches
@@ -39,15 +42,25 @@ from imgpipe_dagster.settings import Settings
 
 log = logging.getLogger(__name__)
 
-JOB = "analyse"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the run's log is in Dagster's storage
 
 
 @dataclass(frozen=True)
-class BatchOutcome:
-    """How one batch ended."""
+class JobOutcome:
+    """How one job on one batch ended.
+
+    Attributes:
+        key: The batch.
+        job: The job.
+        images: The images of the batch that the job is for.
+        attempts: The number of the last attempt.
+        succeeded: Whether it did its work.
+        seconds: All attempts together.
+        error: What went wrong in the last attempt.
+    """
 
     key: str
+    job: str
     images: int
     attempts: int
     succeeded: bool
@@ -56,100 +69,146 @@ class BatchOutcome:
 
 
 class InterruptedRunError(RuntimeError):
-    """Somebody stopped the command; its images wait again."""
+    """Somebody stopped the command; what was under way waits again."""
 
 
 def run_pending(
-    settings: Settings, engine: Engine, on_batch: Callable[[BatchOutcome], None] = lambda _outcome: None
-) -> list[BatchOutcome]:
+    settings: Settings, engine: Engine, on_job: Callable[[JobOutcome], None] = lambda _outcome: None
+) -> list[JobOutcome]:
     """Claim and process all that waits, batch after batch, until nothing does.
 
-    Batches that an earlier run left behind are taken up as the sensor would.
+    All images get their predictions before any is enhanced. Batches that an earlier run left behind are taken up as the
+    sensor would.
 
     Args:
         settings: This installation's settings.
         engine: The catalogue.
-        on_batch: Called as each batch ends.
+        on_job: Called as each job on a batch ends.
 
     Raises:
-        InterruptedRunError: on SIGINT or SIGTERM; the images of the batch under way wait again.
+        InterruptedRunError: on SIGINT or SIGTERM; what was under way waits again.
     """
-    job = build_defs(settings).resolve_job_def(JOB)
-    limits = BatchLimits(settings.batch_size, settings.batch_max_size, max_wait_s=0)
-    attempts = AttemptLimits(settings.max_attempts, settings.heartbeat_limit_s)
-    outcomes: list[BatchOutcome] = []
     with dagster_instance(settings) as instance:
-        left_behind = _left_behind(instance, engine, attempts, outcomes)
-        while (batch := left_behind.pop(0) if left_behind else claim_batch(engine, limits, Claimant.CLI)) is not None:
+        runner = _Runner(settings, engine, instance, on_job)
+        try:
+            runner.analyse_all()
+            runner.enhance_all()
+        except BaseException:
+            runner.offer_the_rest()
+            raise
+    return runner.outcomes
+
+
+class _Runner:
+    """The work of one command."""
+
+    def __init__(
+        self, settings: Settings, engine: Engine, instance: dg.DagsterInstance, on_job: Callable[[JobOutcome], None]
+    ) -> None:
+        self._defs = build_defs(settings)
+        self._engine = engine
+        self._instance = instance
+        self._on_job = on_job
+        self._batch_limits = BatchLimits(settings.batch_size, settings.batch_max_size, max_wait_s=0)
+        self._attempt_limits = AttemptLimits(settings.max_attempts, settings.heartbeat_limit_s)
+        self._analysed: set[str] = set()  # by this command, which is to enhance them
+        self.outcomes: list[JobOutcome] = []
+
+    def analyse_all(self) -> None:
+        """Analyse what was left behind, then all images that wait."""
+        for batch in self._left_behind(BatchState.CLAIMED):
+            self._run(batch)
+        while (batch := claim_batch(self._engine, self._batch_limits, Claimant.CLI)) is not None:
+            self._run(batch)
+
+    def enhance_all(self) -> None:
+        """Enhance what this command has analysed, and what was left behind."""
+        for batch in self._left_behind(BatchState.ANALYSED):
+            self._run(batch)
+
+    def offer_the_rest(self) -> None:
+        """Let others enhance what this command has analysed and will not come to."""
+        for key in self._analysed:
+            offer_batch(self._engine, key)
+
+    def _run(self, batch: Batch) -> None:
+        """Run the job that the batch needs until it succeeds or is given up."""
+        started = time.monotonic()
+        job = str(batch.job)
+        while True:
             try:
-                outcome = _run_batch(job, instance, engine, batch, attempts)
+                error = self._run_attempt(batch)
             except BaseException:
-                release_batch(engine, batch)  # a fault outside the run, such as in Dagster's own storage
+                release_batch(self._engine, batch)  # interrupted, or a fault outside the run as in Dagster's storage
                 raise
-            outcomes.append(outcome)
-            on_batch(outcome)
-    return outcomes
+            if error is None:
+                break
+            log.warning("Batch %s, %s, attempt %d failed: %s", batch.key, job, batch.attempt, error)
+            if decide(batch, RunView.FAILED, self._attempt_limits) is Action.GIVE_UP:
+                fail_batch(self._engine, batch, error)
+                break
+            if not begin_attempt(self._engine, batch, Claimant.CLI):
+                break  # a sensor has taken it up
+            batch = get_batch(self._engine, batch.key) or batch
+        if error is None and batch.state is BatchState.CLAIMED:
+            self._analysed.add(batch.key)
+        self._end(batch, error, time.monotonic() - started)
 
+    def _run_attempt(self, batch: Batch) -> str | None:
+        """Run one attempt in this process: None if it succeeded, else what went wrong."""
+        job = self._defs.resolve_job_def(str(batch.job))
+        self._instance.add_dynamic_partitions(str(image_batches.name), [batch.key])
+        try:
+            job.execute_in_process(
+                instance=self._instance,
+                partition_key=batch.key,
+                tags={RUN_KEY_TAG: run_key(batch), **run_tags(batch)},
+                run_config=_QUIET,
+            )
+        except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
+            waits = (
+                f"the images of batch {batch.key} wait again"
+                if batch.state is BatchState.CLAIMED
+                else f"the enhancement of batch {batch.key} waits again"
+            )
+            raise InterruptedRunError(f"Interrupted: {waits}.") from interrupt
+        except Exception as error:  # noqa: BLE001 - whatever an asset raises is the failure of this attempt
+            # A database's error goes on with the statement and all its values.
+            first_line, _, _ = str(error).partition("\n")
+            return f"{type(error).__name__}: {first_line}"
+        now = get_batch(self._engine, batch.key) or batch
+        return None if now.state is not batch.state else "The run ended well but left the batch open."
 
-def _run_batch(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, engine: Engine, batch: Batch, limits: AttemptLimits
-) -> BatchOutcome:
-    started = time.monotonic()
-    instance.add_dynamic_partitions(str(image_batches.name), [batch.key])
-    while True:
-        error = _run_attempt(job, instance, engine, batch)
-        if error is None:
-            break
-        log.warning("Batch %s, attempt %d failed: %s", batch.key, batch.attempt, error)
-        if decide(batch, RunView.FAILED, limits) is Action.GIVE_UP:
-            fail_batch(engine, batch, error)
-            break
-        if not begin_attempt(engine, batch, Claimant.CLI):
-            break  # a sensor has taken it up
-        batch = get_batch(engine, batch.key) or batch
-    seconds = time.monotonic() - started
-    return BatchOutcome(batch.key, batch.image_count, batch.attempt, error is None, seconds, error)
+    def _left_behind(self, state: BatchState) -> Iterator[Batch]:
+        """The open batches in a state that nobody works on, each taken for its next attempt as its turn comes."""
+        for seen in open_batches(self._engine):
+            batch = get_batch(self._engine, seen.key) if seen.state is state else None
+            if batch is not None and batch.state is state and (taken := self._take(batch)) is not None:
+                yield taken
 
-
-def _run_attempt(job: dg.JobDefinition, instance: dg.DagsterInstance, engine: Engine, batch: Batch) -> str | None:
-    """Run one attempt in this process: None if it succeeded, else what went wrong."""
-    try:
-        job.execute_in_process(
-            instance=instance,
-            partition_key=batch.key,
-            tags={RUN_KEY_TAG: run_key(batch.key, JOB, batch.attempt), **run_tags(batch.key, batch.attempt)},
-            run_config=_QUIET,
-        )
-    except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
-        release_batch(engine, batch)
-        raise InterruptedRunError(f"Interrupted: the images of batch {batch.key} wait again.") from interrupt
-    except Exception as error:  # noqa: BLE001 - whatever an asset raises is the failure of this attempt
-        # A database's error goes on with the statement and all its values.
-        first_line, _, _ = str(error).partition("\n")
-        return f"{type(error).__name__}: {first_line}"
-    state = (get_batch(engine, batch.key) or batch).state
-    return None if state is BatchState.ANALYSED else "The run ended well but left the batch open."
-
-
-def _left_behind(
-    instance: dg.DagsterInstance, engine: Engine, limits: AttemptLimits, outcomes: list[BatchOutcome]
-) -> list[Batch]:
-    """Open batches that nobody works on, ready for their next attempt; those that are given up join the outcomes."""
-    batches = open_batches(engine)
-    runs = runs_of_attempts(instance, [run_key(batch.key, JOB, batch.attempt) for batch in batches])
-    taken: list[Batch] = []
-    for batch in batches:
-        own = runs.get(run_key(batch.key, JOB, batch.attempt), [])
-        action = decide(batch, view_of(own), limits)
+    def _take(self, batch: Batch) -> Batch | None:
+        runs = runs_of_attempts(self._instance, [batch]).get(run_key(batch), [])
+        view = view_of(runs)
+        if view is RunView.NONE and batch.key in self._analysed:
+            note_heartbeat(self._engine, batch.key)
+            return batch
+        action = decide(batch, view, self._attempt_limits)
         if action is Action.ACCUSE_RUN:
-            accuse_runs(instance, batch, own)
-            action = decide(batch, RunView.FAILED, limits)
+            accuse_runs(self._instance, batch, runs)
+            action = decide(batch, RunView.FAILED, self._attempt_limits)
         if action is Action.GIVE_UP:
-            fail_batch(engine, batch, "Its last run was lost.")
-            lost = BatchOutcome(batch.key, batch.image_count, batch.attempt, False, 0.0, "Its last run was lost.")
-            outcomes.append(lost)
-        elif action is Action.REQUEST_RUN and batch.heartbeat_age_s <= limits.heartbeat_limit_s:
-            continue  # whoever has just claimed it is about to start its run
-        elif action in (Action.NEXT_ATTEMPT, Action.REQUEST_RUN) and begin_attempt(engine, batch, Claimant.CLI):
-            taken.append(get_batch(engine, batch.key) or batch)
-    return taken
+            fail_batch(self._engine, batch, "Its last run was lost.")
+            self._end(batch, "Its last run was lost.", 0.0)
+            return None
+        if action is Action.REQUEST_RUN and batch.heartbeat_age_s <= self._attempt_limits.heartbeat_limit_s:
+            return None  # whoever has just claimed it is about to start its run
+        if action in (Action.NEXT_ATTEMPT, Action.REQUEST_RUN) and begin_attempt(self._engine, batch, Claimant.CLI):
+            return get_batch(self._engine, batch.key) or batch
+        return None
+
+    def _end(self, batch: Batch, error: str | None, seconds: float) -> None:
+        enhances = batch.state is BatchState.ANALYSED
+        images = count_verdicts(self._engine, batch.key) if enhances else batch.image_count
+        outcome = JobOutcome(batch.key, str(batch.job), images, batch.attempt, error is None, seconds, error)
+        self.outcomes.append(outcome)
+        self._on_job(outcome)

@@ -126,6 +126,71 @@ class Settings(BaseSettings):
         default="auto", description="auto uses CUDA where there is one."
     )
 
+    # Enhancement
+    enhance: bool = Field(default=True, description="Enhance images that have a SKU, after their predictions.")
+    enhancement_mode: Literal["auto", "full", "sharpen", "denoise", "upscale", "optimize"] = Field(
+        default="auto", description="auto, full, sharpen, denoise, upscale or optimize; groups and SKUs may differ."
+    )
+    enable_background_removal: bool = Field(
+        default=True,
+        validation_alias=AliasChoices("IMGPIPE_ENABLE_BACKGROUND_REMOVAL", "ENABLE_BACKGROUND_REMOVAL"),
+        description="Replace backgrounds; false keeps them unless a group or SKU asks for another one.",
+    )
+    background_color: str = Field(
+        default="#FFFFFF",
+        validation_alias=AliasChoices(
+            "IMGPIPE_BACKGROUND_COLOR",
+            "DEFAULT_BACKGROUND_COLOR",
+            "BACKGROUND_COLOR",
+        ),
+        pattern=r"^(white|black|gr[ae]y|transparent|#?[0-9A-Fa-f]{6})$",
+        description="What is put behind products: white, #RRGGBB or transparent.",
+    )
+    background_method: Literal["grabcut", "rembg"] = Field(
+        default="grabcut", description="How products are found: grabcut or rembg."
+    )
+    rembg_model: str = Field(default="u2netp", description="For rembg: a model's name or a local ONNX file.")
+    target_min_dimension: int = Field(
+        default=1500,
+        ge=16,
+        le=10_000,
+        validation_alias=AliasChoices("IMGPIPE_TARGET_MIN_DIMENSION", "TARGET_MIN_DIMENSION"),
+        description="Pictures are enlarged until their longer side has so many pixels.",
+    )
+    target_kb: float = Field(default=500, gt=0, description="Largest size of an enhanced file, in KB of 1,024 bytes.")
+    enhancement_profile: Literal["amazon_main", "web_square"] | None = Field(
+        default=None, description="A marketplace's rules to aim at, such as amazon_main; groups and SKUs may differ."
+    )
+    enhancement_box_classes: list[str] | None = Field(
+        default=None,
+        description="Detected classes that are products: their boxes help to find the product. A JSON list. Default: "
+        "all classes, but none of the demo model, which knows shelves only.",
+    )
+    enhancement_box_confidence: float = Field(
+        default=0.5, ge=0, le=1, description="Boxes below do not help to find the product."
+    )
+    enhancement_workers: int | None = Field(
+        default=None, ge=1, description="Threads that enhance. Default: as many as there are processors."
+    )
+    machine_hour_price: float = Field(
+        default=0.1, ge=0, description="What an hour of the machine costs, for the reported cost of 1,000 images."
+    )
+
+    # Review
+    auto_approve_threshold: float = Field(
+        default=75,
+        ge=0,
+        le=100,
+        validation_alias=AliasChoices("IMGPIPE_AUTO_APPROVE_THRESHOLD", "AUTO_APPROVE_THRESHOLD"),
+        description="Enhanced pictures with a score above need no review.",
+    )
+    high_value_threshold: float = Field(
+        default=1000, gt=0, description="Pictures of SKUs of this value or more are always reviewed."
+    )
+    audit_share: float = Field(
+        default=0.03, ge=0, le=1, description="Share of the pictures that need no review which get one all the same."
+    )
+
     # HTTP API
     api_host: str = Field(
         default="127.0.0.1",

@@ -1,5 +1,6 @@
 """Streaming a long iterable through a few threads with bounded memory. No knowledge of what flows."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
@@ -7,6 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -19,6 +19,8 @@ BACKLOG_BATCHES = 20
 """A backlog of more than this many batches makes the batches grow, so that partitions stay few."""
 
 _CHUNK = 1000  # ids in one statement
+# Whoever comes first, sensor or command, may start the run of such a batch.
+_NOBODY_AT_WORK = {"claimed_by": Claimant.SENSOR, "heartbeat_at": dt.datetime(1970, 1, 1)}  # noqa: DTZ001 - UTC
 _LOOK_FOR_S = 5.0  # a sensor's tick has another tick after it: it need not wait out an outage
 
 
@@ -51,6 +53,17 @@ class Batch:
     claimed_by: Claimant
     image_count: int
     heartbeat_age_s: float
+
+    @property
+    def job(self) -> str | None:
+        """The name of the job that the batch needs next, or None where it needs none."""
+        match self.state:
+            case BatchState.CLAIMED:
+                return "analyse"
+            case BatchState.ANALYSED:
+                return "enhance"
+            case _:
+                return None
 
 
 class BatchBusyError(RuntimeError):
@@ -101,7 +114,7 @@ def open_batches(engine: Engine) -> list[Batch]:
     """Every batch that still needs a job, oldest first."""
     return transact(
         engine,
-        lambda connection: _batches(connection, ImageBatch.state == BatchState.CLAIMED),
+        lambda connection: _batches(connection, ImageBatch.state.in_([BatchState.CLAIMED, BatchState.ANALYSED])),
         writes=False,
         retry_for_s=_LOOK_FOR_S,
     )
@@ -120,47 +133,47 @@ def note_heartbeat(engine: Engine, batch_key: str) -> None:
 
 def begin_attempt(engine: Engine, batch: Batch, claimant: Claimant = Claimant.SENSOR) -> bool:
     """Count one attempt more, to be started by ``claimant``; False if somebody else did so first."""
-    statement = (
-        _update(batch.key)
-        .where(ImageBatch.state == BatchState.CLAIMED, ImageBatch.attempt == batch.attempt)
-        .values(attempt=batch.attempt + 1, claimed_by=claimant, heartbeat_at=utc_now(), updated_at=utc_now())
+    statement = _still(batch).values(
+        attempt=batch.attempt + 1, claimed_by=claimant, heartbeat_at=utc_now(), updated_at=utc_now()
     )
     return transact(engine, lambda connection: connection.execute(statement).rowcount) == 1
 
 
 def hold_batch(engine: Engine, batch: Batch, reason: str) -> bool:
     """Leave the batch alone until somebody retries it; False if it is no longer open."""
-    statement = (
-        _update(batch.key)
-        .where(ImageBatch.state == BatchState.CLAIMED, ImageBatch.attempt == batch.attempt)
-        .values(state=BatchState.HELD, reason=reason, updated_at=utc_now())
-    )
+    held = BatchState.HELD if batch.state is BatchState.CLAIMED else BatchState.ENHANCEMENT_HELD
+    statement = _still(batch).values(state=held, reason=reason, updated_at=utc_now())
     return transact(engine, lambda connection: connection.execute(statement).rowcount) == 1
 
 
 def fail_batch(engine: Engine, batch: Batch, reason: str) -> bool:
-    """Give the batch up: its open images fail with a reason, and an alert is written, all in one transaction."""
+    """Give the batch's job up and write an alert, all in one transaction; False if the batch is no longer open.
+
+    Open images of a batch that was not analysed fail with a reason. Where only the enhancement failed, the images keep
+    their answers.
+    """
 
     def fail(connection: Connection) -> bool:
-        failed = connection.execute(
-            _update(batch.key)
-            .where(ImageBatch.state == BatchState.CLAIMED, ImageBatch.attempt == batch.attempt)
-            .values(state=BatchState.FAILED, reason=reason, updated_at=utc_now())
-        ).rowcount
-        if not failed:
+        analysed = batch.state is BatchState.ANALYSED
+        state = BatchState.ENHANCEMENT_FAILED if analysed else BatchState.FAILED
+        values = {"state": state, "reason": reason, "updated_at": utc_now()}
+        if not connection.execute(_still(batch).values(values)).rowcount:
             return False
-        connection.execute(
-            sa.update(ProductImage)
-            .where(ProductImage.batch_key == batch.key, ProductImage.status == ImageStatus.PROCESSING)
-            .values(status=ImageStatus.FAILED, reason=Reason.BATCH_FAILED, updated_at=utc_now())
-        )
+        if not analysed:
+            connection.execute(
+                sa.update(ProductImage)
+                .where(ProductImage.batch_key == batch.key, ProductImage.status == ImageStatus.PROCESSING)
+                .values(status=ImageStatus.FAILED, reason=Reason.BATCH_FAILED, updated_at=utc_now())
+            )
+        what = f"Enhancement of batch {batch.key}" if analysed else f"Batch {batch.key}"
+        left = "images keep their answers" if analysed else f"images carry the reason {Reason.BATCH_FAILED}"
+        kind = "enhancement_failed" if analysed else "batch_failed"
         write_alert(
             connection,
-            kind="batch_failed",
-            subject=f"Batch {batch.key} failed after {batch.attempt} attempts",
-            body=f"{batch.image_count} images carry the reason {Reason.BATCH_FAILED}. {reason}\n"
-            f"When the cause is mended: imgpipe retry --batch {batch.key}",
-            dedupe_key=f"batch_failed:{batch.key}:{batch.attempt}",
+            kind=kind,
+            subject=f"{what} failed after {batch.attempt} attempts",
+            body=f"{batch.image_count} {left}. {reason}\nWhen the cause is mended: imgpipe retry --batch {batch.key}",
+            dedupe_key=f"{kind}:{batch.key}:{batch.attempt}",
         )
         return True
 
@@ -168,13 +181,19 @@ def fail_batch(engine: Engine, batch: Batch, reason: str) -> bool:
 
 
 def release_batch(engine: Engine, batch: Batch) -> bool:
-    """Put the images of an interrupted batch back to wait for a new one; False if it is no longer open."""
+    """Give an interrupted batch back; False if it is no longer open.
+
+    Before its analysis its images wait for a new batch; after it, its enhancement waits for whoever comes first.
+    """
 
     def release(connection: Connection) -> bool:
+        if batch.state is BatchState.ANALYSED:
+            again = _still(batch).values(attempt=batch.attempt + 1, **_NOBODY_AT_WORK, updated_at=utc_now())
+            return bool(connection.execute(again).rowcount)
         closed = connection.execute(
-            _update(batch.key)
-            .where(ImageBatch.state == BatchState.CLAIMED, ImageBatch.attempt == batch.attempt)
-            .values(state=BatchState.FAILED, reason="It was interrupted; its images wait again.", updated_at=utc_now())
+            _still(batch).values(
+                state=BatchState.FAILED, reason="It was interrupted; its images wait again.", updated_at=utc_now()
+            )
         ).rowcount
         if closed:
             connection.execute(
@@ -185,6 +204,36 @@ def release_batch(engine: Engine, batch: Batch) -> bool:
         return bool(closed)
 
     return transact(engine, release)
+
+
+def offer_batch(engine: Engine, batch_key: str) -> None:
+    """Let whoever comes first enhance a batch whose enhancement a command has not begun."""
+    unbegun = ImageBatch.state == BatchState.ANALYSED, ImageBatch.claimed_by == Claimant.CLI, ImageBatch.attempt == 1
+    transact(engine, lambda connection: connection.execute(_update(batch_key).where(*unbegun).values(_NOBODY_AT_WORK)))
+
+
+def retry_enhancement(engine: Engine, *, batch_key: str | None = None) -> int:
+    """Let the enhancement of batches in which it failed or is held be tried again.
+
+    The attempts go on counting, as Dagster knows each attempt by its number.
+
+    Args:
+        engine: The catalogue.
+        batch_key: Only this batch.
+
+    Returns:
+        The number of batches.
+    """
+    stopped = ImageBatch.state.in_([BatchState.ENHANCEMENT_FAILED, BatchState.ENHANCEMENT_HELD])
+    again = sa.update(ImageBatch).where(stopped) if batch_key is None else _update(batch_key).where(stopped)
+    again = again.values(
+        state=BatchState.ANALYSED,
+        attempt=ImageBatch.attempt + 1,
+        reason=None,
+        **_NOBODY_AT_WORK,
+        updated_at=utc_now(),
+    )
+    return transact(engine, lambda connection: connection.execute(again).rowcount)
 
 
 def retry_images(
@@ -229,8 +278,7 @@ def retry_images(
         ).all()
         if ids and batch_size is not None:
             batch = _form_batch(connection, ids, Claimant.SENSOR)
-            # Nobody is at work on it: whoever comes first, sensor or command, may start its run.
-            connection.execute(_update(batch.key).values(heartbeat_at=dt.datetime(1970, 1, 1)))  # noqa: DTZ001 - UTC
+            connection.execute(_update(batch.key).values(_NOBODY_AT_WORK))
         elif ids:
             connection.execute(
                 sa.update(ProductImage)
@@ -294,3 +342,8 @@ def _batches(connection: Connection, which: sa.ColumnElement[bool]) -> list[Batc
 
 def _update(batch_key: str) -> sa.Update:
     return sa.update(ImageBatch).where(ImageBatch.batch_key == batch_key)
+
+
+def _still(batch: Batch) -> sa.Update:
+    """An update of the batch that changes nothing if it has moved on since it was read."""
+    return _update(batch.key).where(ImageBatch.state == batch.state, ImageBatch.attempt == batch.attempt)

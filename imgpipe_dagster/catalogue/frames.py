@@ -90,15 +90,18 @@ def load_batch(engine: Engine, name: str, batch_key: str, *, counting: bool = Fa
     return frame.astype({column.name: _pandas_type(column) for column in table.c})
 
 
+def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as SQL takes them: numpy scalars fail on SQLite, NaN or NA would be stored as values."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
 def _to_rows(table: sa.Table, batch_key: str, frame: pd.DataFrame) -> list[dict[str, Any]]:
     unknown = sorted(set(frame.columns) - set(table.c.keys()))
     required = {c.name for c in table.c if not c.nullable and c.server_default is None} - {"batch_key"}
     missing = sorted(required - set(frame.columns))
     if unknown or (missing and len(frame)):
         raise ValueError(f"Table {table.name} has no columns {unknown}, and needs {missing}.")
-    frame = frame.assign(batch_key=batch_key)
-    # numpy scalars fail on SQLite, and NaN or NA would be stored as values.
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[return-value]
+    return to_records(frame.assign(batch_key=batch_key))
 
 
 def _keep_first_created(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:

@@ -11,12 +11,15 @@ from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import (
     DetectedImage,
     Detection,
+    EnhancedImage,
     ImageBatch,
     ImagePrediction,
     ImageStatus,
     MetadataReport,
     ProductImage,
+    PublishedEnhancement,
     PublishedPrediction,
+    QcStatus,
     RawImage,
     ValidatedImage,
 )
@@ -61,6 +64,20 @@ def count_batches_by_state(engine: Engine) -> dict[str, int]:
         return {state: count for state, count in connection.execute(query)}
 
 
+def count_by_qc_status(engine: Engine) -> dict[str, int]:
+    """How many images have each status of review; ``pending`` are those that have not been enhanced."""
+    query = sa.select(ProductImage.qc_status, sa.func.count()).group_by(ProductImage.qc_status)
+    with engine.connect() as connection:
+        return {status: count for status, count in connection.execute(query)}
+
+
+def count_verdicts(engine: Engine, batch_key: str) -> int:
+    """How many images of a batch have a verdict on their enhancement."""
+    query = sa.select(sa.func.count()).where(PublishedEnhancement.batch_key == batch_key)
+    with engine.connect() as connection:
+        return connection.scalar(query) or 0
+
+
 def last_prediction_age_s(engine: Engine) -> float | None:
     """Seconds since the newest first answer of any image, or None if there is none yet."""
     newest = sa.select(sa.func.max(ImagePrediction.created_at)).scalar_subquery()
@@ -73,16 +90,20 @@ def summarize_batches(engine: Engine, batch_keys: Sequence[str]) -> dict[str, An
     """What became of the images of some batches.
 
     Returns:
-        ``images``, ``completed``, ``failed``, ``objects`` (counts), ``rejected_by_reason`` and ``objects_by_class``
-        (counts by name).
+        ``images``, ``completed``, ``failed``, ``objects``, ``enhanced``, ``auto_approved``, ``needs_review`` (counts),
+        ``rejected_by_reason`` and ``objects_by_class`` (counts by name).
     """
     of_images = sa.select(ProductImage.status, ProductImage.reason, sa.func.count()).group_by(
         ProductImage.status, ProductImage.reason
     )
     of_boxes = sa.select(Detection.class_name, sa.func.count()).group_by(Detection.class_name)
+    of_verdicts = sa.select(PublishedEnhancement.qc_status, sa.func.count()).group_by(PublishedEnhancement.qc_status)
+    of_files = sa.select(sa.func.count()).where(EnhancedImage.object_key.is_not(None))
     by_status: dict[str, int] = {}
     by_reason: dict[str, int] = {}
     by_class: dict[str, int] = {}
+    by_verdict: dict[str, int] = {}
+    enhanced = 0
     with engine.connect() as connection:
         for key in batch_keys:
             for status, reason, count in connection.execute(of_images.where(ProductImage.batch_key == key)):
@@ -91,11 +112,17 @@ def summarize_batches(engine: Engine, batch_keys: Sequence[str]) -> dict[str, An
                     by_reason[reason] = by_reason.get(reason, 0) + count
             for class_name, count in connection.execute(of_boxes.where(Detection.batch_key == key)):
                 by_class[class_name] = by_class.get(class_name, 0) + count
+            for status, count in connection.execute(of_verdicts.where(PublishedEnhancement.batch_key == key)):
+                by_verdict[status] = by_verdict.get(status, 0) + count
+            enhanced += connection.scalar(of_files.where(EnhancedImage.batch_key == key)) or 0
     return {
         "images": sum(by_status.values()),
         "completed": by_status.get(ImageStatus.COMPLETED, 0),
         "failed": by_status.get(ImageStatus.FAILED, 0),
         "objects": sum(by_class.values()),
+        "enhanced": enhanced,
+        "auto_approved": by_verdict.get(QcStatus.AUTO_APPROVED, 0),
+        "needs_review": by_verdict.get(QcStatus.NEEDS_REVIEW, 0),
         "rejected_by_reason": dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
         "objects_by_class": dict(sorted(by_class.items())),
     }

@@ -328,12 +328,17 @@ class EnhancedImage(Base):
 
 
 class PublishedEnhancement(Base):
-    """One row an enhanced image of the batch: the verdict that ``product_images`` was given, and why."""
+    """One row an enhanced image of the batch: the verdict without a person, and why.
+
+    ``product_images`` was given it unless a person had decided on the same file. There is a URL only where the verdict
+    is ``auto_approved``.
+    """
 
     __tablename__ = "published_enhancements"
 
     batch_key: Mapped[BatchKey] = mapped_column(primary_key=True)
     image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, index=True)
+    sha256: Mapped[Digest | None]
     qc_status: Mapped[str] = mapped_column(sa.String(20))
     qc_priority: Mapped[Real]
     score: Mapped[Real | None]

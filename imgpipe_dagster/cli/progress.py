@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from imgpipe_dagster.runner import BatchOutcome
+    from imgpipe_dagster.runner import JobOutcome
 
 PROGRESS_LOG = "imgpipe_dagster.progress"
 
 
 class _Bars(logging.Handler):
-    """One bar a stage of the batch under way."""
+    """One bar a stage of the job under way."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__()
@@ -32,15 +32,15 @@ class _Bars(logging.Handler):
         self._progress.update(self._tasks[stage], completed=done, total=total)
 
     def clear(self) -> None:
-        """Forget the stages: the next batch begins."""
+        """Forget the stages: the next job begins."""
         for task in self._tasks.values():
             self._progress.remove_task(task)
         self._tasks.clear()
 
 
 @contextmanager
-def stage_bars(console: Console) -> Iterator[Callable[["BatchOutcome"], None]]:
-    """Show bars while the block runs; call what it gives as each batch ends."""
+def stage_bars(console: Console) -> Iterator[Callable[["JobOutcome"], None]]:
+    """Show bars while the block runs; call what it gives as each job on a batch ends."""
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
@@ -51,14 +51,15 @@ def stage_bars(console: Console) -> Iterator[Callable[["BatchOutcome"], None]]:
     source.setLevel(logging.DEBUG)
     source.propagate = False
 
-    def on_batch(outcome: "BatchOutcome") -> None:
+    def on_job(outcome: "JobOutcome") -> None:
         bars.clear()
         verdict = "done" if outcome.succeeded else f"failed after {outcome.attempts} attempts"
-        console.print(f"batch {outcome.key}: {outcome.images} images in {outcome.seconds:.1f} s, {verdict}")
+        work = f"{outcome.job} {outcome.images} images in {outcome.seconds:.1f} s"
+        console.print(f"batch {outcome.key}: {work}, {verdict}")
 
     try:
         with progress:
-            yield on_batch
+            yield on_job
     finally:
         source.removeHandler(bars)
         source.setLevel(level)

@@ -24,7 +24,7 @@ from imgpipe_dagster.cli.common import (
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from imgpipe_dagster.runner import BatchOutcome
+    from imgpipe_dagster.runner import JobOutcome
 
 EXIT_INTERRUPTED = 130
 
@@ -34,9 +34,11 @@ def run(
     once: Annotated[bool, typer.Option("--once", help="Process all that waits, then end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Claim and process all waiting images without a daemon, through the same Dagster job.
+    """Claim and process all waiting images without a daemon, through the same Dagster jobs.
 
-    Exit status: 0 all well, 3 some images failed, 1 nothing could be done, 130 interrupted.
+    First every image gets its prediction, then those that have a SKU are enhanced.
+
+    Exit status: 0 all well, 3 some images or an enhancement failed, 1 nothing could be done, 130 interrupted.
 
     Example: `imgpipe run --once --json`
     """
@@ -51,9 +53,9 @@ def run(
     if not weights.ok:
         fail(f"{weights.found} {weights.advice}")  # before anything is claimed
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))  # a lost terminal is an interruption
-    with open_catalogue(current=True) as engine, stage_bars(err) as on_batch:
+    with open_catalogue(current=True) as engine, stage_bars(err) as on_job:
         try:
-            outcomes = run_pending(settings, engine, on_batch)
+            outcomes = run_pending(settings, engine, on_job)
         except InterruptedRunError as error:
             err.print(str(error))
             raise typer.Exit(EXIT_INTERRUPTED) from error
@@ -62,7 +64,7 @@ def run(
         typer.echo(json.dumps(summary))
     else:
         _print_run(summary)
-    if summary["failed"]:
+    if summary["failed"] or summary["errors"]:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -75,6 +77,7 @@ def status(as_json: AsJson = False) -> None:
     from imgpipe_dagster.catalogue.batches import waiting_images
     from imgpipe_dagster.catalogue.images import (
         count_batches_by_state,
+        count_by_qc_status,
         count_by_reason,
         count_by_status,
         last_prediction_age_s,
@@ -86,6 +89,7 @@ def status(as_json: AsJson = False) -> None:
             "images": count_by_status(engine),
             "failed_by_reason": count_by_reason(engine),
             "batches": count_batches_by_state(engine),
+            "review": count_by_qc_status(engine),
             "oldest_wait_s": round(oldest, 1) if math.isfinite(oldest) else None,
             "last_prediction_age_s": last_prediction_age_s(engine),
         }
@@ -94,6 +98,7 @@ def status(as_json: AsJson = False) -> None:
         return
     out.print(counts_table("Images", found["images"]))
     out.print(counts_table("Batches", found["batches"]))
+    out.print(counts_table("Enhanced pictures, by review", found["review"]))
     if found["failed_by_reason"]:
         out.print(reasons_table(found["failed_by_reason"]))
     age = found["last_prediction_age_s"]
@@ -110,9 +115,11 @@ def retry(
 ) -> None:
     """Put failed images back to be processed again, and those of batches that are held.
 
+    A batch whose enhancement failed or is held is enhanced again; its images keep their answers.
+
     Example: `imgpipe retry --batch 20261120-000042 --batch-size 10`
     """
-    from imgpipe_dagster.catalogue.batches import BatchBusyError, retry_images
+    from imgpipe_dagster.catalogue.batches import BatchBusyError, retry_enhancement, retry_images
     from imgpipe_dagster.reasons import Reason
 
     if reason is not None and reason not in list(Reason):
@@ -120,23 +127,29 @@ def retry(
     with open_catalogue(current=True) as engine:
         try:
             count = retry_images(engine, reason=reason, batch_key=batch, batch_size=batch_size)
+            enhancements = retry_enhancement(engine, batch_key=batch) if reason is None else 0
         except KeyError as error:
             raise typer.BadParameter(f"There is no batch {batch}.") from error
         except BatchBusyError as error:
             fail(str(error))
     out.print(f"{count} images will be processed again.")
+    if enhancements:
+        out.print(f"{enhancements} batches will be enhanced again.")
 
 
-def _run_summary(engine: "Engine", outcomes: "list[BatchOutcome]") -> dict[str, Any]:
+def _run_summary(engine: "Engine", outcomes: "list[JobOutcome]") -> dict[str, Any]:
     from imgpipe_dagster.catalogue.images import summarize_batches
 
-    summary = summarize_batches(engine, [outcome.key for outcome in outcomes])
-    seconds = sum(outcome.seconds for outcome in outcomes)
+    keys = list(dict.fromkeys(outcome.key for outcome in outcomes))
+    summary = summarize_batches(engine, keys)
+    analysed = [outcome for outcome in outcomes if outcome.job == "analyse"]
+    seconds = sum(outcome.seconds for outcome in analysed)
+    images = sum(outcome.images for outcome in analysed)
     return {
-        "batches": len(outcomes),
+        "batches": len(keys),
         **summary,
-        "seconds": round(seconds, 2),
-        "images_per_second": round(summary["images"] / seconds, 1) if seconds else 0.0,
+        "seconds": round(sum(outcome.seconds for outcome in outcomes), 2),
+        "images_per_second": round(images / seconds, 1) if seconds else 0.0,
         "errors": {outcome.key: outcome.error for outcome in outcomes if outcome.error},
     }
 
@@ -146,7 +159,8 @@ def _print_run(summary: dict[str, Any]) -> None:
         out.print("Nothing waits.")
         return
     table = Table("", "", box=None, show_header=False)
-    for name in ("batches", "images", "completed", "failed", "objects", "seconds", "images_per_second"):
+    counts = ("batches", "images", "completed", "failed", "objects", "enhanced", "auto_approved", "needs_review")
+    for name in (*counts, "seconds", "images_per_second"):
         table.add_row(name.replace("_", " "), str(summary[name]))
     out.print(table)
     if summary["rejected_by_reason"]:

@@ -47,10 +47,10 @@ def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
         files = write_demo_images(folder, count, lambda _file: progress.advance(task))
     with DemoCdn(folder) as cdn:
         add_rows(engine, [(cdn.url_for(file.name), file) for file in files])
-        with stage_bars(err) as on_batch:
-            outcomes = run_pending(settings, engine, on_batch)
-    keys = [outcome.key for outcome in outcomes]
-    seconds = sum(outcome.seconds for outcome in outcomes)
+        with stage_bars(err) as on_job:
+            outcomes = run_pending(settings, engine, on_job)
+    keys = list(dict.fromkeys(outcome.key for outcome in outcomes))
+    seconds = sum(outcome.seconds for outcome in outcomes if outcome.job == "analyse")
     _print_results(engine, keys, seconds, out)
     sheet = write_contact_sheet(settings, engine, settings.home / "contact_sheet.jpg")
     engine.dispose()

@@ -16,7 +16,8 @@ from imgpipe_dagster.imaging.pictures import read_picture
 from imgpipe_dagster.imaging.profiles import RuleResult, check_profile
 from imgpipe_dagster.imaging.quality import Quality, estimate_noise, score
 
-_WORSE = 2.0
+WORSE = 2.0
+"""By so much a score may fall before a person has to look."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,14 @@ def enhance(picture: bytes | np.ndarray, config: EnhancementConfig, *, boxes: Se
         image = sharpen(image, config.sharpen, scale)
     transparent = replaced and config.background == TRANSPARENT
     if replaced and not transparent:
-        image = _compose(image, alpha, _background_colour(config))
+        image = _compose(image, alpha, background_colour(config))
     elif not replaced and Step.STANDARDIZE in planned:
-        image = _compose(image, alpha, _background_colour(config))
+        image = _compose(image, alpha, background_colour(config))
 
     encoded = encode(
         image,
         config.format,
-        target_kb=_target_kb(config),
+        target_kb=largest_kb(config),
         alpha=alpha if transparent else None,
     )
     after = score(image, alpha if trusted else None)
@@ -143,16 +144,18 @@ def _is_plain(image: np.ndarray, mask: np.ndarray, config: EnhancementConfig) ->
     outside = image[cv2.dilate(mask, np.ones((9, 9), np.uint8)) == 0].astype(np.int16)
     if not outside.size:
         return False
-    return bool((np.abs(outside - np.array(_background_colour(config))).max(-1) <= 2).mean() > 0.995)
+    return bool((np.abs(outside - np.array(background_colour(config))).max(-1) <= 2).mean() > 0.995)
 
 
-def _background_colour(config: EnhancementConfig) -> tuple[int, int, int]:
+def background_colour(config: EnhancementConfig) -> tuple[int, int, int]:
+    """What is put behind a product that was cut out, and around a picture that is framed whole, as BGR."""
     if config.rules is not None and config.rules.background is not None:
         return parse_colour(config.rules.background)
     return parse_colour("white" if config.background in (TRANSPARENT, KEEP) else config.background)
 
 
-def _target_kb(config: EnhancementConfig) -> float | None:
+def largest_kb(config: EnhancementConfig) -> float | None:
+    """The largest size of the file in KB that the configuration and its profile allow; None for no limit."""
     limits = [limit for limit in (config.target_kb, config.rules and config.rules.max_kb) if limit is not None]
     return min(limits, default=None)
 
@@ -170,7 +173,7 @@ def _place(
         scale = _enlargement(config, max(width, height)) if Step.UPSCALE in planned else 1.0
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         return _resize(image, size), _resize(mask, size), scale
-    frame_width, frame_height = _frame(config)
+    frame_width, frame_height = frame_size(config)
     left, top, right, bottom = _extent(mask) if cropped else (0, 0, width, height)
     margin = _margin(config) if cropped else 0.0
     scale = min(frame_width * (1 - 2 * margin) / (right - left), frame_height * (1 - 2 * margin) / (bottom - top))
@@ -189,7 +192,8 @@ def _enlargement(config: EnhancementConfig, longer: int) -> float:
     return max(1.0, config.min_dimension / longer)
 
 
-def _frame(config: EnhancementConfig) -> tuple[int, int]:
+def frame_size(config: EnhancementConfig) -> tuple[int, int]:
+    """Width and height of the standard frame."""
     longer = max(config.min_dimension, config.rules.min_side or 0 if config.rules else 0)
     if config.aspect >= 1:
         return longer, max(1, round(longer / config.aspect))
@@ -229,6 +233,6 @@ def _review_reasons(
     reasons = [cutout.fault.value] if cutout is not None and cutout.fault is not None else []
     if encoded.target_unreachable:
         reasons.append("target_unreachable")
-    if after.score < before.score - _WORSE:
+    if after.score < before.score - WORSE:
         reasons.append("score_worse")
     return (*reasons, *(f"profile_{result.rule}" for result in rules if not result.passed))

@@ -1,8 +1,12 @@
-"""The sensor that turns new rows into batches and runs, and looks after every open batch. The decision is pure."""
+"""The sensor that turns new rows into batches and runs, and looks after every open batch. The decision is pure.
+
+A claimed batch needs the job ``analyse``, an analysed one ``enhance``; each is looked after in the same way.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import Any
 
 import dagster as dg
 from sqlalchemy.engine import Engine
@@ -18,7 +22,7 @@ from imgpipe_dagster.catalogue.batches import (
     note_heartbeat,
     open_batches,
 )
-from imgpipe_dagster.catalogue.tables import Claimant
+from imgpipe_dagster.catalogue.tables import BatchState, Claimant
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.partitions import image_batches
 from imgpipe_dagster.resources.database import DatabaseResource
@@ -52,7 +56,7 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class AttemptLimits:
-    """How long a run may be silent and how often a batch is tried."""
+    """How long a run may be silent and how often a batch is tried; after a retry by hand, as often again."""
 
     max_attempts: int = 3
     heartbeat_limit_s: float = 600
@@ -64,7 +68,7 @@ def decide(batch: Batch, run: RunView, limits: AttemptLimits) -> Action:
     Pure: the same row and run give the same action, so asking twice does no harm.
     """
     silent = batch.heartbeat_age_s > limits.heartbeat_limit_s
-    last = batch.attempt >= limits.max_attempts
+    last = batch.attempt % limits.max_attempts == 0
     match run:
         case RunView.NONE if batch.claimed_by is Claimant.CLI and not silent:
             return Action.LEAVE  # the command that claimed it is about to start its run
@@ -80,21 +84,19 @@ def decide(batch: Batch, run: RunView, limits: AttemptLimits) -> Action:
             return Action.GIVE_UP if last else Action.NEXT_ATTEMPT
 
 
-def run_key(batch_key: str, job: str, attempt: int) -> str:
-    """The key by which Dagster knows one attempt of one job on one batch."""
-    return f"{batch_key}:{job}:{attempt}"
+def run_key(batch: Batch) -> str:
+    """The key by which Dagster knows the current attempt of the job that the batch needs."""
+    return f"{batch.key}:{batch.job}:{batch.attempt}"
 
 
-def run_request(batch_key: str, job: str, attempt: int) -> dg.RunRequest:
-    """The run of one attempt."""
-    return dg.RunRequest(
-        run_key=run_key(batch_key, job, attempt), partition_key=batch_key, tags=run_tags(batch_key, attempt)
-    )
+def run_request(batch: Batch) -> dg.RunRequest:
+    """The run of the current attempt."""
+    return dg.RunRequest(run_key=run_key(batch), job_name=batch.job, partition_key=batch.key, tags=run_tags(batch))
 
 
-def run_tags(batch_key: str, attempt: int) -> dict[str, str]:
+def run_tags(batch: Batch) -> dict[str, str]:
     """Tags by which people find the runs of a batch."""
-    return {BATCH_TAG: batch_key, ATTEMPT_TAG: str(attempt)}
+    return {BATCH_TAG: batch.key, ATTEMPT_TAG: str(batch.attempt)}
 
 
 def view_of(runs: Iterable[dg.DagsterRun]) -> RunView:
@@ -110,16 +112,16 @@ def view_of(runs: Iterable[dg.DagsterRun]) -> RunView:
 
 
 def build_new_images_sensor(
-    job: str,
+    jobs: Sequence[Any],
     batch_limits: BatchLimits,
     attempt_limits: AttemptLimits,
     max_open_batches: int,
 ) -> dg.SensorDefinition:
-    """The sensor over ``product_images`` that runs the job of that name once for each batch."""
+    """The sensor over ``product_images`` that runs the job that each batch needs, one of ``define_asset_job``'s."""
 
     @dg.sensor(
         name="new_images_sensor",
-        job_name=job,
+        jobs=jobs,
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Claims waiting images as batches, requests their runs, and looks after every open batch.",
@@ -128,17 +130,17 @@ def build_new_images_sensor(
         context: dg.SensorEvaluationContext, database: DatabaseResource
     ) -> dg.SensorResult | dg.SkipReason:
         try:
-            result = tick(context.instance, database.engine, job, batch_limits, attempt_limits, max_open_batches)
-            note_tick(database.engine, "new_images_sensor", f"{len(result)} runs requested")
+            wanted = tick(context.instance, database.engine, batch_limits, attempt_limits, max_open_batches)
+            note_tick(database.engine, "new_images_sensor", f"{len(wanted)} runs requested")
         except SQLAlchemyError as error:
             # A failed read is not an empty source: say so and try again on the next tick.
             advice = "If its schema is missing or old: imgpipe db upgrade"
             return dg.SkipReason(f"The catalogue cannot be used: {_first_line(error)}. {advice}")
-        if not result:
+        if not wanted:
             return dg.SkipReason("No batch needs a run and no new batch is due.")
         return dg.SensorResult(
-            run_requests=[run_request(key, job, attempt) for key, attempt in result],
-            dynamic_partitions_requests=[image_batches.build_add_request([key for key, _ in result])],
+            run_requests=[run_request(batch) for batch in wanted],
+            dynamic_partitions_requests=[image_batches.build_add_request([batch.key for batch in wanted])],
         )
 
     return new_images_sensor
@@ -147,36 +149,42 @@ def build_new_images_sensor(
 def tick(
     instance: dg.DagsterInstance,
     engine: Engine,
-    job: str,
     batch_limits: BatchLimits,
     attempt_limits: AttemptLimits,
     max_open_batches: int,
-) -> list[tuple[str, int]]:
-    """Look after the open batches and claim new ones: the ``(batch key, attempt)`` pairs that need a run."""
+) -> list[Batch]:
+    """Look after the open batches and claim new ones: those that need a run of their current attempt.
+
+    Batches that wait for their enhancement do not keep new ones from being claimed. Only the oldest of them are looked
+    after: enhancement is slower than analysis, and the others' turn comes.
+    """
     batches = open_batches(engine)
-    runs = runs_of_attempts(instance, [run_key(batch.key, job, batch.attempt) for batch in batches])
-    wanted: list[tuple[str, int]] = []
-    for batch in batches:
-        own = runs.get(run_key(batch.key, job, batch.attempt), [])
+    claimed = [batch for batch in batches if batch.state is BatchState.CLAIMED]
+    analysed = [batch for batch in batches if batch.state is BatchState.ANALYSED][:max_open_batches]
+    watched = [*claimed, *analysed]
+    runs = runs_of_attempts(instance, watched)
+    wanted: list[Batch] = []
+    for batch in watched:
+        own = runs.get(run_key(batch), [])
         view = view_of(own)
         if view is RunView.QUEUED:
             note_heartbeat(engine, batch.key)  # silence counts from the start of the work, however long the queue
-        attempt = _act(instance, engine, batch, own, decide(batch, view, attempt_limits))
-        if attempt is not None:
-            wanted.append((batch.key, attempt))
-    for _ in range(max_open_batches - len(batches)):
-        claimed = claim_batch(engine, batch_limits, Claimant.SENSOR)
-        if claimed is None:
+        next_run = _act(instance, engine, batch, own, decide(batch, view, attempt_limits))
+        if next_run is not None:
+            wanted.append(next_run)
+    for _ in range(max_open_batches - len(claimed)):
+        new = claim_batch(engine, batch_limits, Claimant.SENSOR)
+        if new is None:
             break
-        wanted.append((claimed.key, claimed.attempt))
+        wanted.append(new)
     return wanted
 
 
-def runs_of_attempts(instance: dg.DagsterInstance, keys: Sequence[str]) -> Mapping[str, list[dg.DagsterRun]]:
-    """The runs that carry each of these run keys, latest first."""
+def runs_of_attempts(instance: dg.DagsterInstance, batches: Sequence[Batch]) -> Mapping[str, list[dg.DagsterRun]]:
+    """The runs of the current attempt of each batch by run key, latest first."""
     found: dict[str, list[dg.DagsterRun]] = {}
-    if keys:
-        for run in instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: list(keys)})):
+    if batches:
+        for run in instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: [run_key(batch) for batch in batches]})):
             found.setdefault(run.tags[RUN_KEY_TAG], []).append(run)
     return found
 
@@ -192,13 +200,13 @@ def accuse_runs(instance: dg.DagsterInstance, batch: Batch, runs: Iterable[dg.Da
 
 def _act(
     instance: dg.DagsterInstance, engine: Engine, batch: Batch, runs: Sequence[dg.DagsterRun], action: Action
-) -> int | None:
-    """Carry out an action; the attempt to request a run for, or None."""
+) -> Batch | None:
+    """Carry out an action; the batch with the attempt to request a run for, or None."""
     match action:
         case Action.REQUEST_RUN:
-            return batch.attempt
+            return batch
         case Action.NEXT_ATTEMPT:
-            return batch.attempt + 1 if begin_attempt(engine, batch) else None
+            return replace(batch, attempt=batch.attempt + 1) if begin_attempt(engine, batch) else None
         case Action.ACCUSE_RUN:
             accuse_runs(instance, batch, runs)  # the next tick sees a failed run
         case Action.HOLD:

@@ -94,10 +94,10 @@ def ui(tmp_path_factory):
 
 
 def test_new_rows_flow_through_batches_without_a_hand(ui):
-    (done,) = ui.rows("SELECT COUNT(*) FROM image_batches WHERE state = 'analysed'")[0]
+    (done,) = ui.rows("SELECT COUNT(*) FROM image_batches WHERE state IN ('analysed', 'enhanced')")[0]
     assert done >= 2
     lost = ui.rows(
-        "SELECT b.batch_key FROM image_batches b WHERE b.state = 'analysed' AND b.image_count <> "
+        "SELECT b.batch_key FROM image_batches b WHERE b.state IN ('analysed', 'enhanced') AND b.image_count <> "
         "(SELECT COUNT(*) FROM image_predictions p WHERE p.batch_key = b.batch_key)"
     )
     assert lost == []

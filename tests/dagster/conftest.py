@@ -65,12 +65,12 @@ class Pipeline:
     def write(self, name, data):
         (self.cdn.folder / name).write_bytes(data)
 
-    def add(self, *urls):
+    def add(self, *urls, **columns):
         with self.engine.begin() as connection:
-            connection.execute(sa.insert(ProductImage), [{"image_url": url} for url in urls])
+            connection.execute(sa.insert(ProductImage), [{"image_url": url, **columns} for url in urls])
 
-    def add_files(self, *names):
-        self.add(*(self.cdn.url_for(name) for name in names))
+    def add_files(self, *names, **columns):
+        self.add(*(self.cdn.url_for(name) for name in names), **columns)
 
     def claim(self) -> Batch:
         batch = claim_batch(self.engine, BatchLimits(max_wait_s=0), Claimant.CLI)
@@ -81,13 +81,16 @@ class Pipeline:
         stub = StubDetectorResource(weights=weights, cache_dir=str(self.settings.home))
         return build_defs(self.settings, resource_overrides={"detector": stub})
 
-    def run(self, batch, weights="one", selection=None, raise_on_error=True):
-        job = self.defs(weights).resolve_job_def("analyse")
-        return job.execute_in_process(
-            instance=self.instance,
-            partition_key=batch.key,
-            asset_selection=selection,
-            raise_on_error=raise_on_error,
+    def run(self, batch, weights="one", selection=None, raise_on_error=True, job="analyse"):
+        return (
+            self.defs(weights)
+            .resolve_job_def(job)
+            .execute_in_process(
+                instance=self.instance,
+                partition_key=batch.key,
+                asset_selection=selection,
+                raise_on_error=raise_on_error,
+            )
         )
 
     def rows(self, table, *columns):

@@ -43,7 +43,7 @@ def test_every_image_ends_with_an_answer(pipeline, batch):
         (6, "failed", "url_missing"),
         (7, "failed", "url_scheme_not_allowed"),
     ]
-    assert pipeline.rows("image_batches", "state", "attempt") == [(BatchState.ANALYSED, 1)]
+    assert pipeline.rows("image_batches", "state", "attempt") == [(BatchState.ENHANCED, 1)], "nothing of it has a SKU"
 
 
 def test_boxes_are_in_pixels_of_the_image_and_name_their_model(pipeline, batch):
@@ -164,7 +164,7 @@ def test_a_failed_batch_that_is_run_again_by_hand_is_mended(pipeline, batch):
         connection.execute(sa.update(ImageBatch).values(state="failed", reason="It crashed."))
         connection.execute(sa.update(ProductImage).values(status="failed", reason="batch_failed"))
     pipeline.run(batch)
-    assert pipeline.rows("image_batches", "state", "reason") == [("analysed", None)]
+    assert pipeline.rows("image_batches", "state", "reason") == [("enhanced", None)]
     assert pipeline.rows("product_images", "id", "status")[0] == (1, "completed")
 
 

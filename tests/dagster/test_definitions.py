@@ -5,19 +5,16 @@ import sys
 
 import dagster as dg
 import pytest
+import yaml
 
 from imgpipe_dagster.build import build_defs, catalogue_url
+from imgpipe_dagster.instance import PROJECT_DIR
 from imgpipe_dagster.settings import Settings, export_secrets
 
 HEAVY = ["torch", "ultralytics", "tensorflow", "keras", "openvino", "nncf", "onnx", "boto3", "streamlit"]
 PURE = [
-    "reasons",
-    "imaging.decode",
-    "imaging.draw",
-    "imaging.validate",
-    "models.classifier",
-    "models.detector",
-    "models.weights",
+    *("reasons", "imaging.decode", "imaging.draw", "imaging.enhance", "imaging.promises", "imaging.validate"),
+    *("imaging.verdict", "models.classifier", "models.detector", "models.weights"),
 ]
 
 
@@ -36,6 +33,9 @@ def test_assets_and_their_groups(defs):
         "image_predictions": "analysis",
         "metadata_reports": "analysis",
         "published_predictions": "analysis",
+        "enhanced_images": "enhancement",
+        "image_metrics": "enhancement",
+        "published_enhancements": "enhancement",
     }
 
 
@@ -44,6 +44,10 @@ def test_checks(defs):
     assert sorted(f"{key.asset_key.to_user_string()}.{key.name}" for key in graph.asset_check_keys) == [
         "detected_images.every_valid_image_was_looked_at",
         "detections.boxes_inside_the_image",
+        "enhanced_images.background_is_pure_white",
+        "enhanced_images.dimensions_are_standard",
+        "enhanced_images.size_within_target_kb",
+        "image_metrics.score_not_worse",
         "image_predictions.every_image_has_an_answer",
         "raw_images.every_claimed_image_was_asked_for",
         "validated_images.images_decodable",
@@ -67,10 +71,19 @@ def test_freshness_is_watched_on_predictions(tmp_path):
     assert policies["image_predictions"].fail_window.to_timedelta().total_seconds() == 3600
 
 
-def test_the_job_is_never_retried_by_dagster_itself(defs):
-    job = defs.resolve_job_def("analyse")
+@pytest.mark.parametrize("name", ["analyse", "enhance"])
+def test_the_jobs_are_never_retried_by_dagster_itself(defs, name):
+    job = defs.resolve_job_def(name)
     assert job.tags["dagster/max_retries"] == "0"
     assert job.executor_def is dg.in_process_executor
+
+
+def test_enhancement_gives_way_to_predictions_and_never_takes_all_slots(defs):
+    tags = defs.resolve_job_def("enhance").tags
+    assert int(tags["dagster/priority"]) < 0
+    runs = yaml.safe_load((PROJECT_DIR / "dagster.yaml").read_text())["concurrency"]["runs"]
+    (limit,) = (limit for limit in runs["tag_concurrency_limits"] if tags.get(limit["key"]) == limit["value"])
+    assert limit["limit"] < runs["max_concurrent_runs"]
 
 
 def run_python(code):

@@ -77,9 +77,9 @@ def sensor(pipeline):
 def note_run(pipeline, batch, status):
     """Leave a run of the batch's current attempt in Dagster's storage."""
     run = pipeline.instance.create_run_for_job(
-        pipeline.defs().resolve_job_def("analyse"),
+        pipeline.defs().resolve_job_def(batch.job),
         status=status,
-        tags={"dagster/run_key": run_key(batch.key, "analyse", batch.attempt)},
+        tags={"dagster/run_key": run_key(batch)},
     )
     return run.run_id
 
@@ -169,10 +169,10 @@ def test_a_tick_with_nothing_to_do_costs_three_short_queries(pipeline):
         if not statement.startswith("BEGIN"):
             queries.append(statement)
 
-    tick(pipeline.instance, pipeline.engine, "analyse", BatchLimits(), AttemptLimits(), max_open_batches=2)
+    tick(pipeline.instance, pipeline.engine, BatchLimits(), AttemptLimits(), max_open_batches=2)
     note_tick(pipeline.engine, "new_images_sensor", "first")
     queries.clear()
-    tick(pipeline.instance, pipeline.engine, "analyse", BatchLimits(), AttemptLimits(), max_open_batches=2)
+    tick(pipeline.instance, pipeline.engine, BatchLimits(), AttemptLimits(), max_open_batches=2)
     note_tick(pipeline.engine, "new_images_sensor", "second")
     assert len(queries) == 3, queries
 

@@ -128,5 +128,5 @@ def test_publishing_reaches_the_images_of_the_batch_that_do_not_wait_for_another
         rows = connection.execute(sa.select(ProductImage.status, ProductImage.reason).order_by(ProductImage.id)).all()
         state = connection.scalar(sa.select(ImageBatch.state))
     assert rows == [("failed", "timeout"), ("pending", None), ("processing", None)]
-    assert state == "analysed"
+    assert state == "enhanced"
     assert list(images_of_batch(engine, "b-1")["image_id"]) == [1, 2]

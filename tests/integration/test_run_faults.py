@@ -112,13 +112,13 @@ def test_a_run_that_is_killed_in_mid_batch_loses_and_doubles_nothing(install, da
     cdn.wait_until_asked(8)
     victim.send_signal(signal.SIGKILL)
     installation.finish(victim)
-    assert states(installation) == [("analysed", 1), ("claimed", 1)]
+    assert states(installation) == [("enhanced", 1), ("claimed", 1)]
     assert statuses(installation) == {"completed": 4, "processing": 4, "pending": 4}
 
     cdn.release()
     successor = installation.run("run", "--once", IMGPIPE_BATCH_SIZE="4", IMGPIPE_HEARTBEAT_LIMIT_S="0.1")
     assert successor.returncode == 0, successor.stderr
-    assert states(installation) == [("analysed", 1), ("analysed", 2), ("analysed", 1)]
+    assert states(installation) == [("enhanced", 1), ("enhanced", 2), ("enhanced", 1)]
     assert_all_answered_once(installation, 12)
 
 
@@ -174,7 +174,7 @@ def test_a_backfill_beside_the_first_run_of_its_batch_writes_the_same_rows(insta
     for process in (first, backfill):
         ended = installation.finish(process)
         assert ended.returncode == 0, ended.stderr
-    assert states(installation) == [("analysed", 1)]
+    assert states(installation) == [("enhanced", 1)]
     assert_all_answered_once(installation, 6)
 
 
@@ -284,7 +284,7 @@ def test_a_store_that_is_full_or_read_only_fails_the_batch_until_it_is_mended(
     assert installation.run("retry", "--batch", batch).stdout == "6 images will be processed again.\n"
     again = installation.run("run", "--once")
     assert again.returncode == 0, again.stderr
-    assert states(installation) == [("failed", 3), ("analysed", 1)]
+    assert states(installation) == [("failed", 3), ("enhanced", 1)]
     assert_all_answered_once(installation, 6)
 
 

@@ -308,6 +308,7 @@ def upgrade() -> None:
         "published_enhancements",
         sa.Column("batch_key", sa.String(length=64), nullable=False),
         sa.Column("image_id", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", HEX_DIGEST, nullable=True),
         sa.Column("qc_status", sa.String(length=20), nullable=False),
         sa.Column("qc_priority", DOUBLE, nullable=False),
         sa.Column("score", DOUBLE, nullable=True),
