@@ -101,7 +101,7 @@ class DemoFile:
         seed: The scene in it; two files of one seed, kind and size have the same bytes.
         width: Of the upright picture that a good file shows, in pixels.
         height: The same, in pixels.
-        sku: The article's number.
+        sku: The article's number; None for a shelf, which shows many articles: it is not enhanced.
         product_group: The article's group.
         temple_id: The site that the picture comes from.
     """
@@ -111,7 +111,7 @@ class DemoFile:
     seed: int
     width: int
     height: int
-    sku: str
+    sku: str | None
     product_group: str
     temple_id: str
 
@@ -205,7 +205,7 @@ def _describe(place: int, kind: Kind, name: str | None = None, size: tuple[int, 
         seed=DEMO_SEED + place,
         width=width,
         height=height,
-        sku=f"SKU-{1000 + place % 40}",
+        sku=None,
         product_group=("drinks", "sauces", "canned food")[place % 3],
         temple_id=_TEMPLES[place % len(_TEMPLES)],
     )
