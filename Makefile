@@ -1,6 +1,7 @@
 # The few commands of this project. `make demo` is the place to begin.
 PYTHON ?= python3
 PORT ?= 3000
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -26,7 +27,7 @@ ui: $(STAMP) ## Start Dagster's UI with the sensor on, a demo CDN and new rows a
 	$(BIN)/python -m imgpipe_dagster.demo.ui --port $(PORT)
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## Lint, check types, check that the definitions load
 	$(BIN)/ruff check

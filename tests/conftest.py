@@ -1,9 +1,25 @@
 import io
+import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
+
+NATIVE = {"torch", "tensorflow", "openvino"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests that load large native libraries last: what those do to their process then meets no other test."""
+    items.sort(key=lambda item: item.get_closest_marker("native") is not None)
+
+
+@pytest.fixture(autouse=True)
+def _native_libraries_stay_in_native_tests(request: pytest.FixtureRequest):
+    yield
+    loaded = NATIVE & sys.modules.keys()
+    if loaded and request.node.get_closest_marker("native") is None:
+        pytest.fail(f"{', '.join(loaded)} are loaded now: put `pytestmark = pytest.mark.native` into {request.path}")
 
 
 @pytest.fixture(scope="session")

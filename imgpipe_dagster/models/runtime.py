@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: one model, compiled per input size, run by several threads at once. Tensors in, tensors out."""
 
+import functools
 import logging
 import queue
 import threading
@@ -41,6 +42,19 @@ class InferenceSlot:
         return self._request.get_output_tensor(0).data[0]
 
 
+@functools.cache
+def _core() -> "ov.Core":
+    """The one core of this process, which lives as long as the process does.
+
+    A core's CPU plugin gives the thread that makes it a signal stack of its own, and unmaps that stack when the core is
+    freed, in whatever thread that happens. The garbage collector frees in any thread: the maker, mostly the main thread,
+    would then run its next signal handler on memory that is gone, or by then somebody else's.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
 class OpenVinoRuntime:
     """A model whose input is one uint8 BGR picture; the model itself turns it into scaled RGB planes.
 
@@ -62,9 +76,7 @@ class OpenVinoRuntime:
         Raises:
             ValueError: The CPU has no bf16, or the input is not one batch of three-channel pictures.
         """
-        import openvino as ov
-
-        self._core = ov.Core()
+        self._core = _core()
         capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and "BF16" not in capabilities:
             raise ValueError(f"This CPU has no bf16 (it has {', '.join(capabilities)}): use fp32 or int8.")

@@ -15,6 +15,8 @@ import urllib.request
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+pytestmark = pytest.mark.native
+
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

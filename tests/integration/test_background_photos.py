@@ -14,9 +14,12 @@ from imgpipe_dagster.imaging.modes import EnhancementConfig, Mode
 from imgpipe_dagster.imaging.quality import score
 
 DATA = Path(os.environ.get("IMGPIPE_TEST_DATA", ""))
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("IMGPIPE_TEST_DATA"), reason="IMGPIPE_TEST_DATA does not name the folder of shared test data"
-)
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.skipif(
+        not os.environ.get("IMGPIPE_TEST_DATA"), reason="IMGPIPE_TEST_DATA does not name the folder of shared test data"
+    ),
+]
 
 
 def read(path: Path) -> np.ndarray:

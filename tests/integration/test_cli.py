@@ -1,14 +1,20 @@
-"""The command line as people call it, in processes of their own."""
+"""The command line as people call it: in this process, because starting one costs more than most commands do, and in
+one of its own where that matters."""
 
+import contextlib
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-IMGPIPE = str(Path(sys.executable).with_name("imgpipe"))
+from imgpipe_dagster import cli
+
 COMMANDS = [
     *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
     *(["run"], ["status"], ["retry"], ["doctor"], ["models", "download"], ["demo"]),
@@ -18,14 +24,42 @@ COMMANDS = [
 ]
 
 
+def environment_of(changes):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("IMGPIPE_", "MYSQL_", "DAGSTER_"))}
+    return {**clean, "COLUMNS": "120", **changes}
+
+
 @pytest.fixture
-def imgpipe(tmp_path):
+def imgpipe(tmp_path, monkeypatch):
+    """Calls a command in this process, in an empty folder; what it changes in the environment is undone."""
+
     def call(*arguments, **environment):
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("IMGPIPE_", "MYSQL_"))}
+        out, err = io.StringIO(), io.StringIO()
+        hangup = signal.getsignal(signal.SIGHUP)
+        with (
+            mock.patch.dict(os.environ, environment_of(environment), clear=True),
+            mock.patch.object(sys, "argv", ["imgpipe", *arguments]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            cli.main()
+        signal.signal(signal.SIGHUP, hangup)
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, out.getvalue(), err.getvalue())
+
+    monkeypatch.chdir(tmp_path)
+    return call
+
+
+@pytest.fixture
+def imgpipe_process(tmp_path):
+    """Calls a command in a process of its own."""
+
+    def call(*arguments, **environment):
         return subprocess.run(
-            [IMGPIPE, *arguments],
+            [str(Path(sys.executable).with_name("imgpipe")), *arguments],
             cwd=tmp_path,
-            env={**clean, "COLUMNS": "120", **environment},
+            env=environment_of(environment),
             capture_output=True,
             text=True,
             timeout=120,
@@ -51,14 +85,14 @@ def test_the_commands_are_these(imgpipe):
     )
 
 
-def test_a_new_installation_takes_an_import_twice_and_adds_it_once(imgpipe, tmp_path):
-    assert "now at revision" in imgpipe("db", "upgrade").stdout
-    assert "already at revision" in imgpipe("db", "upgrade").stdout
-    assert imgpipe("import", "sample", "--output", "my.csv").returncode == 0
-    first = json.loads(imgpipe("import", "csv", "my.csv", "--json").stdout)
-    second = json.loads(imgpipe("import", "csv", "my.csv", "--json").stdout)
+def test_a_new_installation_takes_an_import_twice_and_adds_it_once(imgpipe_process, tmp_path):
+    assert "now at revision" in imgpipe_process("db", "upgrade").stdout
+    assert "already at revision" in imgpipe_process("db", "upgrade").stdout
+    assert imgpipe_process("import", "sample", "--output", "my.csv").returncode == 0
+    first = json.loads(imgpipe_process("import", "csv", "my.csv", "--json").stdout)
+    second = json.loads(imgpipe_process("import", "csv", "my.csv", "--json").stdout)
     assert (first["inserted"], second["inserted"], second["known"]) == (first["read"], 0, first["read"])
-    found = json.loads(imgpipe("status", "--json").stdout)
+    found = json.loads(imgpipe_process("status", "--json").stdout)
     assert found["images"] == {"pending": first["read"]}
     assert found["last_prediction_age_s"] is None
     assert (tmp_path / ".imgpipe").is_dir()
@@ -74,15 +108,15 @@ def test_bad_rows_are_named_by_line_and_the_good_ones_kept(imgpipe, tmp_path):
     assert "line 3" in result.stdout
 
 
-def test_a_catalogue_that_is_not_there_is_one_clear_line(imgpipe):
-    result = imgpipe("status")
+def test_a_catalogue_that_is_not_there_is_one_clear_line(imgpipe_process):
+    result = imgpipe_process("status")
     assert result.returncode == 1
     assert "imgpipe db upgrade" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_setting_that_makes_no_sense_is_one_clear_line_without_its_value(imgpipe):
-    result = imgpipe("status", IMGPIPE_BATCH_SIZE="canary")
+def test_a_setting_that_makes_no_sense_is_one_clear_line_without_its_value(imgpipe_process):
+    result = imgpipe_process("status", IMGPIPE_BATCH_SIZE="canary")
     assert result.returncode == 1
     assert "batch_size" in result.stderr
     assert "canary" not in result.stderr + result.stdout
@@ -95,9 +129,9 @@ def test_an_unknown_reason_is_refused_with_the_list(imgpipe):
     assert "truncated" in result.stderr
 
 
-def test_a_run_with_nothing_to_do_is_a_success(imgpipe):
-    imgpipe("db", "upgrade")
-    result = imgpipe("run", "--once", "--json")
+def test_a_run_with_nothing_to_do_is_a_success(imgpipe_process):
+    imgpipe_process("db", "upgrade")
+    result = imgpipe_process("run", "--once", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["batches"] == 0
 

@@ -20,6 +20,8 @@ from imgpipe_dagster.models.ultralytics_detector import UltralyticsDetector
 from imgpipe_dagster.models.weights import WeightsError, sha256_of, ultralytics_environment
 from imgpipe_dagster.settings import DEMO_WEIGHTS
 
+pytestmark = pytest.mark.native
+
 CPU = DetectorOptions(device="cpu")
 SHAPES = [(960, 1280), (1280, 960), (333, 500), (640, 640), (97, 700), (719, 1279)]
 
@@ -191,6 +193,26 @@ print(len(found), sorted({{"torch", "ultralytics", "dagster", "sqlalchemy"}} & s
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "1 []\n"
+
+
+def test_a_detector_that_another_thread_frees_leaves_signals_alone(cache_dir: Path) -> None:
+    script = f"""
+import faulthandler, gc, signal, threading
+from pathlib import Path
+from imgpipe_dagster.models.detector import DetectorOptions, load_detector
+faulthandler.enable()  # from now on handlers run on the main thread's signal stack
+detector = load_detector({str(DEMO_WEIGHTS)!r}, DetectorOptions(device="cpu"), cache_dir=Path({str(cache_dir)!r}))
+detector.close()
+detector.itself = detector
+del detector
+collector = threading.Thread(target=gc.collect)
+collector.start()
+collector.join()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_each_picture_is_visited_upright_with_its_boxes(pictures: list[Path], cache_dir: Path) -> None:

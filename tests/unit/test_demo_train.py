@@ -11,6 +11,8 @@ from imgpipe_dagster.demo.images import demo_files
 from imgpipe_dagster.demo.render import CLASS_NAMES, render_scene
 from imgpipe_dagster.demo.train import TEST_SEED, TRAIN_SEED, VAL_SEED, release, write_dataset, write_split
 
+pytestmark = pytest.mark.native
+
 
 def test_labels_are_the_boxes_of_the_picture_beside_them(tmp_path):
     write_split(tmp_path, "train", [11])

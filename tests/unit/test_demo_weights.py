@@ -9,6 +9,8 @@ import pytest
 from imgpipe_dagster.demo.render import CLASS_NAMES, Box, render_scene
 from imgpipe_dagster.settings import DEMO_WEIGHTS
 
+pytestmark = pytest.mark.native
+
 UNSEEN_SEED = 6_000_000
 
 
