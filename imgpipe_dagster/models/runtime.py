@@ -46,9 +46,9 @@ class InferenceSlot:
 def _core() -> "ov.Core":
     """The one core of this process, which lives as long as the process does.
 
-    A core's CPU plugin gives the thread that makes it a signal stack of its own, and unmaps that stack when the core is
-    freed, in whatever thread that happens. The garbage collector frees in any thread: the maker, mostly the main thread,
-    would then run its next signal handler on memory that is gone, or by then somebody else's.
+    A core's CPU plugin gives the thread that makes it another signal stack, and unmaps that when the core is freed, in
+    whatever thread that happens, such as one that the garbage collector runs in. The maker, mostly the main thread,
+    would run its next signal handler on memory that is gone, or that is somebody else's by then.
     """
     import openvino as ov
 

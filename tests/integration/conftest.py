@@ -3,6 +3,7 @@
 All listen on 127.x addresses only.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -436,14 +437,18 @@ def scenes() -> list[bytes]:
 
 @pytest.fixture(scope="session")
 def exported_models(tmp_path_factory) -> Path:
-    """The demo weights, exported and compiled once for all installations."""
-    folder = tmp_path_factory.mktemp("models")
+    """The demo weights, exported and compiled once for all installations, whichever test process has them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
+    folder.mkdir(exist_ok=True)
     export = (
         "import sys; from pathlib import Path; from imgpipe_dagster.settings import DEMO_WEIGHTS\n"
         "from imgpipe_dagster.models.detector import DetectorOptions, load_detector\n"
         "load_detector(str(DEMO_WEIGHTS), DetectorOptions(), cache_dir=Path(sys.argv[1])).close()"
     )
-    subprocess.run([sys.executable, "-c", export, str(folder)], check=True, capture_output=True, timeout=280)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run([sys.executable, "-c", export, str(folder)], check=True, capture_output=True, timeout=280)
     return folder
 
 

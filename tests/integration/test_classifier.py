@@ -21,6 +21,8 @@ from imgpipe_dagster.models.ultralytics_classifier import UltralyticsClassifier
 from imgpipe_dagster.models.weights import WeightsError, sha256_of, ultralytics_environment
 from imgpipe_dagster.settings import DEMO_WEIGHTS
 
+pytestmark = pytest.mark.native
+
 CPU = ClassifierOptions(device="cpu")
 SHAPES = [(960, 1280), (1280, 960), (333, 500), (640, 640), (97, 700), (719, 1279), (50, 40)]
 BOXES = np.array([[10, 5, 30, 45], [-3, 2, 12, 20]], np.float32)

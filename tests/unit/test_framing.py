@@ -8,6 +8,8 @@ import pytest
 from imgpipe_dagster.demo.render import render_scene
 from imgpipe_dagster.models.framing import PADDING, cut_out, scale_and_crop
 
+pytestmark = pytest.mark.native
+
 
 @pytest.fixture(scope="module")
 def transforms() -> Any:
