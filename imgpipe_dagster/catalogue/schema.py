@@ -1,31 +1,38 @@
 """The schema's life: bringing a database up to date, asking where it stands, printing the SQL. No tables."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import mysql, sqlite
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import CatalogueError
 
 _DIALECTS = {"mysql": mysql.dialect, "sqlite": sqlite.dialect}
+_UPGRADE_WAIT_S = 300
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:
-    """Bring the schema up to date; a schema that is stays as it is.
+    """Bring the schema up to date; a schema that is stays as it is. Upgrades at the same time take turns.
 
     Returns:
         The revision before (None for an empty database) and the one after.
+
+    Raises:
+        CatalogueError: if another upgrade does not end.
     """
     if engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:"):
         Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
-    before = current_revision(engine)
     config = _config()
-    with engine.connect() as connection:
+    with engine.connect().execution_options(imgpipe_writes=True) as connection, _alone(connection):
+        before = MigrationContext.configure(connection).get_current_revision()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return before, head_revision()
@@ -35,6 +42,21 @@ def current_revision(engine: Engine) -> str | None:
     """The revision that the database is at, or None where it has no schema."""
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Keep other upgrades of the same database out."""
+    if connection.dialect.name == "sqlite":
+        yield  # the upgrade is one transaction that locks the database from its first statement
+        return
+    lock = sa.func.concat("imgpipe-upgrade-", sa.func.sha1(sa.func.database()))  # a name counts for the whole server
+    if connection.scalar(sa.select(sa.func.get_lock(lock, _UPGRADE_WAIT_S))) != 1:
+        raise CatalogueError(f"Another upgrade of this catalogue has not ended within {_UPGRADE_WAIT_S} s.")
+    try:
+        yield
+    finally:
+        connection.execute(sa.select(sa.func.release_lock(lock)))
 
 
 def head_revision() -> str:

@@ -67,7 +67,7 @@ def _serve(settings: Settings, port: int, count: int, interval_s: float) -> int:
                 *(str(Path(sys.executable).with_name("dagster")), "dev", "--use-legacy-code-server-behavior"),
                 *("-w", str(PROJECT_DIR / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)),
             ],
-            cwd=PROJECT_DIR,
+            cwd=settings.home,  # Dagster and its code servers read the .env file of their folder: the user's stays out
         )
         # Ctrl-C reaches Dagster by itself; kill reaches this process only, and must be passed on.
         signal.signal(signal.SIGTERM, lambda *_: dagster.send_signal(signal.SIGINT))

@@ -96,26 +96,29 @@ class Verdict:
 class Validator:
     """A pool of child processes that examine files. A context manager; may be shared by threads.
 
-    A child that crashes or exceeds its time is replaced, and only the file that it had is rejected. Children end when
-    the pool is closed, and also when this process dies in whatever way: their pipe ends, and a file that is being
-    decoded ends at its time limit.
+    A child starts when a file comes and all that have started are busy: few files take few children. One that crashes
+    or exceeds its time is replaced, and only the file that it had is rejected. Children end when the pool is closed,
+    and also when this process dies in whatever way: their pipe ends, and a file that is being decoded ends at its time
+    limit.
     """
 
     def __init__(self, limits: ValidationLimits | None = None, workers: int = 2) -> None:
         self._limits = limits or ValidationLimits()
         self._workers = workers
-        self._idle: LifoQueue[_Child] = LifoQueue()
+        # Last in, first out: a child that has started is taken before a place where none has yet.
+        self._idle: LifoQueue[_Child | None] = LifoQueue()
 
     def __enter__(self) -> Self:
         self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="validator")
         for _ in range(self._workers):
-            self._idle.put(_Child(self._limits))
+            self._idle.put(None)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._threads.shutdown(cancel_futures=True)
         for _ in range(self._workers):
-            self._idle.get().end()
+            if child := self._idle.get():
+                child.end()
 
     def validate(self, data: bytes) -> Verdict:
         """Examine one file in a child.
@@ -131,7 +134,7 @@ class Validator:
         """
         child = self._idle.get()
         try:
-            if not child.alive:
+            if child is None or not child.alive:
                 child = _Child(self._limits)
             verdict = child.examine(data)
             if not child.alive:

@@ -1,5 +1,6 @@
 """What a newcomer sees after `make ui`: batches flow, a backfill works, the pages show pictures and numbers."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 
+import psutil
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
@@ -103,6 +105,14 @@ def test_new_rows_flow_through_batches_without_a_hand(ui):
         "(SELECT COUNT(*) FROM image_predictions p WHERE p.batch_key = b.batch_key)"
     )
     assert lost == []
+
+
+def test_no_process_of_the_demo_works_where_a_users_env_file_may_be(ui):
+    folders = set()
+    for process in psutil.Process(ui.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+            folders.add(process.cwd())
+    assert folders == {str(ui.home / "demo")}
 
 
 def test_detections_of_many_partitions_are_backfilled_as_from_the_ui(ui):

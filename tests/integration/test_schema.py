@@ -1,5 +1,8 @@
 """The schema on both databases: migrations and tables agree, and a second upgrade changes nothing."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -28,6 +31,24 @@ def test_migrations_build_the_tables_that_the_code_describes(engine):
 def test_a_second_upgrade_changes_nothing(engine):
     schema.upgrade(engine)
     assert schema.upgrade(engine) == (schema.head_revision(), schema.head_revision())
+
+
+def test_upgrades_at_the_same_time_take_turns(database_url):
+    start = Barrier(4)
+
+    def upgrade(_):
+        engine = connect(make_url(database_url))  # as in a process of its own
+        start.wait(timeout=30)
+        try:
+            return schema.upgrade(engine)
+        finally:
+            engine.dispose()
+
+    head = schema.head_revision()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(upgrade, range(4)))
+    assert sorted(before or "" for before, _ in found) == ["", head, head, head]
+    assert {after for _, after in found} == {head}
 
 
 def test_work_on_a_schema_that_is_not_up_to_date_is_refused(engine):

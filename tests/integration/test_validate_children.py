@@ -183,6 +183,16 @@ def test_children_that_cannot_start_are_an_error_and_no_verdict(monkeypatch: pyt
         validator.validate(good)
 
 
+def test_a_child_starts_when_a_file_finds_the_others_busy(good: bytes):
+    with Validator(workers=3) as validator:
+        assert children() == []
+        assert [validator.validate(good).ok for _ in range(3)] == [True] * 3
+        assert len(children()) == 1
+        assert len(dict(validator.validate_all((number, good) for number in range(30)))) == 30
+        assert len(children()) == 3
+    assert children() == []
+
+
 def test_children_hold_no_secrets(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IMGPIPE_DATABASE_URL", "mysql://imgpipe:canary@db/imgpipe")
     with Validator(workers=1) as validator:
