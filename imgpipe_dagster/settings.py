@@ -4,14 +4,15 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 DATABASE_URL_VARIABLE = "IMGPIPE_DATABASE_URL"
+API_SCOPES = ("read", "write", "review", "train")
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights" / "shelf_yolo11n.pt"
 DEMO_BOTTLE_WEIGHTS = DEMO_WEIGHTS.with_name("bottle_yolo11n-cls.pt")
 
@@ -224,6 +225,24 @@ class Settings(BaseSettings):
     api_max_json_bytes: int = Field(
         default=8 * 2**20, ge=1024, description="Largest JSON body, but for those that hold images."
     )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis for rate limits and cached answers, such as redis://:password@host:6379/0, shared by all "
+        "processes and kept over restarts. Default: the memory of each process.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="OpenID Connect issuer whose tokens are accepted, such as https://accounts.google.com.",
+    )
+    oidc_audience: str | None = Field(
+        default=None, description="What a token's audience must be: the client's id at the issuer."
+    )
+    oidc_grants: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Who may do what, by verified e-mail address, @domain, subject or *, as a JSON object such as "
+        '{"ann@example.com": ["read", "review"], "@example.com": ["read"]}; scopes such as imgpipe:read in the token '
+        "count as well.",
+    )
     source_url: str | None = Field(
         default=None,
         description="Where users of the API and the dashboard find the source of what they use (AGPL, section 13).",
@@ -289,6 +308,35 @@ class Settings(BaseSettings):
         if value != "off" and not re.fullmatch(r"\d{1,9} ?/ ?(\d{1,6} ?)?(second|minute|hour|day)", value):
             raise ValueError("a rate is a number and a time, such as 20/second or 600/minute, or off")
         return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _names_a_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("it must begin with redis:// or rediss://")
+        return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _names_an_issuer(cls, value: str | None) -> str | None:
+        local = ("http://127.0.0.1:", "http://localhost:")
+        if value is not None and not value.startswith(("https://", *local)):
+            raise ValueError("an issuer is an https:// URL")
+        return value
+
+    @field_validator("oidc_grants")
+    @classmethod
+    def _grant_known_scopes(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        unknown = {scope for scopes in value.values() for scope in scopes} - set(API_SCOPES)
+        if unknown:
+            raise ValueError(f"there are the scopes {', '.join(API_SCOPES)}, and not {', '.join(sorted(unknown))}")
+        return value
+
+    @model_validator(mode="after")
+    def _issuer_has_an_audience(self) -> Self:
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("oidc_issuer needs oidc_audience: without it, a token for any other service would do")
+        return self
 
     @property
     def catalogue_url(self) -> URL:

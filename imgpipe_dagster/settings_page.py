@@ -34,7 +34,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    if value in (None, "", []) or isinstance(value, SecretStr):
+    if value in (None, "", [], {}) or isinstance(value, SecretStr):
         return ""
     if str(value) == str(DEMO_WEIGHTS):
         return "the demo model"

@@ -8,11 +8,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from imgpipe_dagster import __version__
+from imgpipe_dagster.api import idempotency
 from imgpipe_dagster.api.metrics import Metrics
-from imgpipe_dagster.api.middleware import LingeringClose, RequestContext
+from imgpipe_dagster.api.middleware import REQUEST_ID_HEADER, LingeringClose, RequestContext
 from imgpipe_dagster.api.problems import Code, Refusal, error_response
 from imgpipe_dagster.api.routes import health
 from imgpipe_dagster.api.services import open_services
@@ -52,6 +54,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(DBAPIError, _on_database_error)
+    if settings.api_cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.api_cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", "Content-Type", idempotency.HEADER, REQUEST_ID_HEADER],
+            expose_headers=["Location", "ETag", "Retry-After", REQUEST_ID_HEADER],
+        )
     app.add_middleware(RequestContext, observe=metrics.observe_request)
     app.add_middleware(LingeringClose)
     return app

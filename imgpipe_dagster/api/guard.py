@@ -10,14 +10,22 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from imgpipe_dagster.api import idempotency
 from imgpipe_dagster.api.bodies import FORM_OVERHEAD, CountedBody, require_json, take_as_json
+from imgpipe_dagster.api.gate import Principal, Scope
 from imgpipe_dagster.api.problems import Code, Refusal
-from imgpipe_dagster.api.services import services_of
+from imgpipe_dagster.api.services import Services, services_of
 from imgpipe_dagster.settings import Settings
 
 E = TypeVar("E", bound=Callable[..., Any])
 
 _ACCESS = "imgpipe_access"
+_SECURED = {"security": [{"key": []}, {"bearer": []}]}
+SECURITY_SCHEMES = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
+"""How clients identify themselves, as OpenAPI describes it."""
 
 
 class Body(Enum):
@@ -44,17 +52,21 @@ class Access:
     """The guards of one path.
 
     Attributes:
+        scope: What a key or token must allow; None for everybody.
         body: What body it takes.
+        is_old_path: It is a path of one of the older systems, which open networks reach without a key.
     """
 
+    scope: Scope | None
     body: Body = Body.NONE
+    is_old_path: bool = False
 
 
-def access(body: Body = Body.NONE) -> Callable[[E], E]:
+def access(scope: Scope | None, *, body: Body = Body.NONE, is_old_path: bool = False) -> Callable[[E], E]:
     """State the guards of a path: a decorator between the router's and the function."""
 
     def attach(endpoint: E) -> E:
-        setattr(endpoint, _ACCESS, Access(body))
+        setattr(endpoint, _ACCESS, Access(scope, body, is_old_path))
         return endpoint
 
     return attach
@@ -69,6 +81,9 @@ class GuardedRoute(APIRoute):
                 f"{path} has no stated guards: put @access(…) between the router's decorator and the function."
             )
         self.access: Access = getattr(endpoint, _ACCESS)
+        if self.access.scope is not None:
+            described = options.get("openapi_extra") or {}
+            options["openapi_extra"] = {**_SECURED, "x-scope": self.access.scope.value, **described}
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -77,23 +92,42 @@ class GuardedRoute(APIRoute):
         guards = self.access
 
         async def guarded(request: Request) -> Response:
-            settings = services_of(request).settings
-            body = CountedBody(request, guards.body.limit(settings))
-            deadline = asyncio.timeout(settings.api_deadline_s)
+            services = services_of(request)
+            limit_s = services.settings.api_deadline_s
+            body = CountedBody(request, guards.body.limit(services.settings))
+            deadline = asyncio.timeout(limit_s)
             try:
                 async with deadline:
                     body.check_declared()
+                    caller = await _admit(services, request, guards)
                     if guards.body is Body.JSON:
                         require_json(request)
                     elif guards.body is Body.OLD_JSON:
                         take_as_json(request)
-                    return await handle(Request(request.scope, body.receive))
+                    counted = Request(request.scope, body.receive)
+                    if idempotency.concerns(request):
+                        return await idempotency.once(services, counted, caller, handle)
+                    return await handle(counted)
             except TimeoutError:
                 if not deadline.expired():
                     raise
-                raise _too_late(body, settings.api_deadline_s) from None
+                raise _too_late(body, limit_s) from None
 
         return guarded
+
+
+async def _admit(services: Services, request: Request, guards: Access) -> str:
+    """Who calls, or "anybody" where that does not matter."""
+    if guards.scope is None:
+        return "anybody"
+    principal = await services.gate.admit(request, guards.scope, is_old_path=guards.is_old_path)
+    request.scope["state"]["principal"] = principal
+    return principal.id
+
+
+def principal_of(request: Request) -> Principal:
+    """Who calls a path that needs a scope."""
+    return request.scope["state"]["principal"]
 
 
 def _too_late(body: CountedBody, limit_s: float) -> Refusal:

@@ -24,7 +24,7 @@ from imgpipe_dagster.catalogue.import_files import (
     source_key,
 )
 from imgpipe_dagster.catalogue.tables import Base, ProductGroup, ProductImage, Sku
-from imgpipe_dagster.catalogue.types import utc_now
+from imgpipe_dagster.catalogue.types import insert_or_ignore, utc_now
 
 __all__ = [
     "BadRow",
@@ -229,10 +229,7 @@ def _insert_missing(
     there = set(connection.scalars(sa.select(key_column).where(key_column.in_(list(rows)))))
     missing = [key for key in rows if key not in there]
     if missing:
-        insert = sa.insert(table)
-        for dialect, word in (("mysql", "IGNORE"), ("mariadb", "IGNORE"), ("sqlite", "OR IGNORE")):
-            insert = insert.prefix_with(word, dialect=dialect)
-        if connection.execute(insert, [rows[key] for key in missing]).rowcount != len(missing):
+        if connection.execute(insert_or_ignore(table), [rows[key] for key in missing]).rowcount != len(missing):
             raise _RacedError
     return missing
 

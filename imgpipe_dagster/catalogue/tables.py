@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from imgpipe_dagster.catalogue.types import BIG_ID, DOUBLE, HEX_DIGEST, JSON, UTC_DATETIME, utc_now
+from imgpipe_dagster.catalogue.types import BIG_ID, DOUBLE, HEX_DIGEST, JSON, LONG_BYTES, UTC_DATETIME, utc_now
 
 
 class ImageStatus(StrEnum):
@@ -67,6 +67,7 @@ Identifier = Annotated[str, mapped_column(sa.String(100))]
 ObjectKey = Annotated[str, mapped_column(sa.String(512))]
 Real = Annotated[float, mapped_column(DOUBLE)]
 Text = Annotated[str, mapped_column(sa.Text)]
+Uuid = Annotated[str, mapped_column(sa.String(36))]
 
 
 def _one_of(column: str, values: type[StrEnum]) -> sa.CheckConstraint:
@@ -466,6 +467,76 @@ class SensorTick(Base):
     sensor_name: Mapped[Identifier] = mapped_column(primary_key=True)
     ticked_at: Mapped[Created]
     outcome: Mapped[Text | None]
+
+
+# --- The HTTP API -----------------------------------------------------------------------------------------------------
+
+
+class User(Base):
+    """Somebody who has called the API under a name of their own."""
+
+    __tablename__ = "users"
+
+    user_id: Mapped[Uuid] = mapped_column(primary_key=True)
+    username: Mapped[str] = mapped_column(sa.String(190), unique=True)
+    email: Mapped[str] = mapped_column(sa.String(190), unique=True)
+    created_at: Mapped[Created]
+
+
+class ApiKey(Base):
+    """A key to the API. The key itself is shown once and never stored: only its SHA-256 is."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    name: Mapped[Identifier] = mapped_column(unique=True)
+    key_sha256: Mapped[Digest] = mapped_column(unique=True)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    user_id: Mapped[Uuid | None] = mapped_column(sa.ForeignKey("users.user_id"))
+    created_at: Mapped[Created]
+    expires_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+    last_used_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+    revoked_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+
+
+class IdempotencyKey(Base):
+    """One request with an Idempotency-Key, and its answer once there is one."""
+
+    __tablename__ = "idempotency_keys"
+
+    # Of who called, the path and the client's key: two clients may use the same key.
+    key_sha256: Mapped[Digest] = mapped_column(primary_key=True)
+    request_sha256: Mapped[Digest]
+    status: Mapped[int | None] = mapped_column(sa.Integer)
+    headers: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    body: Mapped[bytes | None] = mapped_column(LONG_BYTES)
+    created_at: Mapped[Created] = mapped_column(index=True)
+
+
+class ClassifyRequest(Base):
+    """One request to classify a picture."""
+
+    __tablename__ = "requests"
+
+    request_id: Mapped[Uuid] = mapped_column(primary_key=True)
+    user_id: Mapped[Uuid | None] = mapped_column(sa.ForeignKey("users.user_id"))
+    model_version: Mapped[str | None] = mapped_column(sa.String(100))
+    timestamp: Mapped[Created] = mapped_column(index=True)
+    ip_address: Mapped[str | None] = mapped_column(sa.String(45))  # goes after a while, the row stays
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    image_id: Mapped[Uuid] = mapped_column(unique=True)
+    object_key: Mapped[ObjectKey | None]  # only where uploads are kept
+
+
+class RequestClassification(Base):
+    """The answer to one request."""
+
+    __tablename__ = "request_classifications"
+
+    classification_id: Mapped[Uuid] = mapped_column(primary_key=True)
+    request_id: Mapped[Uuid] = mapped_column(sa.ForeignKey("requests.request_id", ondelete="CASCADE"), index=True)
+    class_name: Mapped[str] = mapped_column(sa.String(100))
+    confidence_score: Mapped[Real]
 
 
 BATCH_TABLES: tuple[type[Base], ...] = (

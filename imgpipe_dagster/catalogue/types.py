@@ -1,4 +1,4 @@
-"""Column types and SQL functions that behave the same on SQLite and MySQL/MariaDB. No tables."""
+"""Column types, functions and statements that behave the same on SQLite and MySQL/MariaDB. No tables."""
 
 from typing import Any
 
@@ -14,6 +14,7 @@ UTC_DATETIME = sa.DateTime().with_variant(
 )  # plain DATETIME drops microseconds
 HEX_DIGEST = sa.String(64).with_variant(mysql.CHAR(64, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
 DOUBLE = sa.Double()  # Float is single precision on MariaDB
+LONG_BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")  # plain BLOB holds 64 KB
 JSON = sa.JSON(none_as_null=True)  # without it None becomes the JSON value null
 
 
@@ -29,6 +30,14 @@ class seconds_ago(GenericFunction[Any]):
 
     type = sa.Double()
     inherit_cache = True
+
+
+def insert_or_ignore(table: type[Any]) -> sa.Insert:
+    """An INSERT that leaves out rows whose unique key is there already."""
+    insert = sa.insert(table)
+    for dialect, word in (("mysql", "IGNORE"), ("mariadb", "IGNORE"), ("sqlite", "OR IGNORE")):
+        insert = insert.prefix_with(word, dialect=dialect)
+    return insert
 
 
 @compiles(utc_now)

@@ -3,12 +3,37 @@
 Imports that cost seconds happen in the commands. ``main`` is the entry point.
 """
 
-from imgpipe_dagster.cli import database, demo, enhancement, imports, installation, models, qc, runs, serve
+from imgpipe_dagster.cli import (
+    database,
+    demo,
+    enhancement,
+    imports,
+    installation,
+    keys,
+    models,
+    qc,
+    runs,
+    serve,
+)
 from imgpipe_dagster.cli.common import app, main
 
 app.add_typer(database.app, name="db")
 app.add_typer(imports.app, name="import")
+app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(qc.app, name="qc")
 
-__all__ = ["app", "database", "demo", "enhancement", "imports", "installation", "main", "models", "qc", "runs", "serve"]
+__all__ = [
+    "app",
+    "database",
+    "demo",
+    "enhancement",
+    "imports",
+    "installation",
+    "keys",
+    "main",
+    "models",
+    "qc",
+    "runs",
+    "serve",
+]

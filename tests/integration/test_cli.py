@@ -19,8 +19,8 @@ COMMANDS = [
     *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
     *(["run"], ["status"], ["retry"], ["doctor"], ["models", "download"], ["demo"]),
     *(["enhance"], ["score"]),
-    ["serve"],
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
+    *(["serve"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
 ]
 
 
@@ -203,3 +203,17 @@ def test_settings_are_read_from_the_env_file_of_the_working_directory(imgpipe, t
     (tmp_path / ".env").write_text("IMGPIPE_HOME=elsewhere\n")
     imgpipe("db", "upgrade")
     assert (tmp_path / "elsewhere" / "catalogue.db").exists()
+
+
+def test_a_key_is_shown_once_and_its_name_is_used_once(imgpipe):
+    imgpipe("db", "upgrade")
+    made = json.loads(imgpipe("keys", "create", "shop", "--scope", "write", "--scope", "read", "--json").stdout)
+    assert (made["name"], made["scopes"], made["key"].startswith("imgpipe_")) == ("shop", ["read", "write"], True)
+    again = imgpipe("keys", "create", "shop", "--scope", "read")
+    assert (again.returncode, "another name" in again.stderr) == (1, True)
+    assert imgpipe("keys", "create", "x", "--scope", "everything").returncode == 2
+    assert imgpipe("keys", "revoke", "shop").returncode == 0
+    assert imgpipe("keys", "revoke", "shop").returncode == 1
+    listed = imgpipe("keys", "list", "--json").stdout
+    assert [(key["name"], key["active"]) for key in json.loads(listed)] == [("shop", False)]
+    assert made["key"] not in listed

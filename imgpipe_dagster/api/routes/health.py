@@ -5,6 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
+from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.api.guard import GuardedRoute, access
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.services import services_of
@@ -21,14 +22,14 @@ class Health(BaseModel):
 
 
 @router.get("/healthz")
-@access()
+@access(None)
 async def healthz() -> Health:
     """Whether the process lives. It asks nobody else."""
     return Health()
 
 
 @router.get("/readyz")
-@access()
+@access(None)
 async def readyz(request: Request) -> Health:
     """Whether the process can work now: the catalogue answers and its schema is current, and it is not about to end."""
     services = services_of(request)
@@ -43,7 +44,7 @@ async def readyz(request: Request) -> Health:
 
 
 @router.get("/metrics", response_class=Response)
-@access()
+@access(Scope.READ, is_old_path=True)
 async def metrics(request: Request) -> Response:
     """The figures of this process in Prometheus' text format."""
     return Response(generate_latest(services_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

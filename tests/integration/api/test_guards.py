@@ -24,27 +24,27 @@ def probes(app):
     router = APIRouter(prefix="/api/v1/probe", route_class=GuardedRoute)
 
     @router.post("/echo")
-    @access(body=Body.JSON)
+    @access(None, body=Body.JSON)
     async def echo(named: Named) -> Named:
         return named
 
     @router.post("/length")
-    @access(body=Body.JSON)
+    @access(None, body=Body.JSON)
     async def length(request: Request) -> int:
         return len(await request.body())
 
     @router.get("/sleep")
-    @access()
+    @access(None)
     async def sleep() -> None:
         await asyncio.sleep(30)
 
     @router.get("/fail")
-    @access()
+    @access(None)
     async def fail() -> None:
         raise RuntimeError("canary: a secret of the server")
 
     @router.get("/timeout")
-    @access()
+    @access(None)
     async def timeout() -> None:
         raise TimeoutError("of something else")
 

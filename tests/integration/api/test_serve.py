@@ -4,8 +4,11 @@ import signal
 import time
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from imgpipe_dagster.api import server
+from imgpipe_dagster.catalogue.api_keys import create_key
+from imgpipe_dagster.catalogue.engine import connect
 
 
 @pytest.fixture
@@ -40,3 +43,14 @@ def test_sigterm_ends_an_idle_server_with_its_keep_alive_connections(served):
         assert served.process.wait(timeout=20) == 0
         assert time.monotonic() - started < 5
     assert "Traceback" not in served.log.read_text()
+
+
+def test_without_a_key_only_this_machine_is_listened_to_and_it_says_so(serve, home):
+    closed = serve(IMGPIPE_API_HOST="0.0.0.0")
+    assert closed.url.startswith("http://127.0.0.1:")
+    assert "imgpipe keys create" in closed.log.read_text()
+    closed.close()
+    engine = connect(make_url(f"sqlite:///{home}/catalogue.db"))
+    create_key(engine, "one", ["read"])
+    engine.dispose()
+    assert serve(IMGPIPE_API_HOST="0.0.0.0").url.startswith("http://0.0.0.0:")
