@@ -20,14 +20,17 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
 
 from imgpipe_dagster.catalogue import batches, images, qc, qc_reports, schema
+from imgpipe_dagster.catalogue.alert_mails import form_mails, lease_mail
 from imgpipe_dagster.catalogue.alerts import write_alert
 from imgpipe_dagster.catalogue.engine import connect, transact
 from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
 from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
 from imgpipe_dagster.catalogue.publishing import publish_batch
+from imgpipe_dagster.catalogue.pulse import take_pulse
 from imgpipe_dagster.catalogue.tables import (
     BATCH_TABLES,
     Alert,
+    AlertMail,
     BatchState,
     Claimant,
     DetectedImage,
@@ -52,7 +55,8 @@ from imgpipe_dagster.catalogue.tables import (
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.imaging.rework import RejectionReason
 
-ONE_ROW_TABLES = frozenset({"alembic_version"})
+# A few rows, whatever comes.
+SMALL_TABLES = frozenset({"alembic_version", "alert_conditions", "alert_mutes", "options"})
 IMAGES_IN_ONE_GO = 50_000
 MODEL = "shelf_yolo11n-0123456789"
 
@@ -144,9 +148,17 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
             "subject": "s",
             "body": "b",
             "dedupe_key": _named("key", n),
-            "sent_at": _named("2026-11-20 10:00:00.", n + 100_000),
+            "state": sa.case((n > 990, "waiting"), else_="sent"),
+            "mail_id": sa.case((n > 990, None), else_=n // 10 + 1),
         }
         insert(connection, Alert, columns, _numbers(engine, 1, 1000))
+        columns = {
+            "topic": sa.case((n % 20 == 0, "failures"), else_="disk_low"),
+            "message_id": _named("mail", n),
+            "accepted_at": "2026-11-20 10:00:00.000000",
+            "closed_at": "2026-11-20 10:00:00.000000",
+        }
+        insert(connection, AlertMail, columns, _numbers(engine, 1, 100))
     for first in range(1, image_count + 1, IMAGES_IN_ONE_GO):
         numbers = _numbers(engine, first, min(first + IMAGES_IN_ONE_GO - 1, image_count))
         batch = (n - 1) // batch_size + 1
@@ -231,11 +243,14 @@ def calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "tick: begin_attempt", lambda: batches.begin_attempt(engine, opened[0])
     yield "tick: hold_batch", lambda: batches.hold_batch(engine, opened[1], "canceled")
     yield "tick: fail_batch", lambda: batches.fail_batch(engine, opened[2], "lost")
+    yield "tick: take_pulse", lambda: take_pulse(engine)
+    yield "tick: form_mails", lambda: form_mails(engine, cool_down_s=0)
+    yield "tick: lease_mail", lambda: lease_mail(engine, lease_s=60)
     yield "tick: note_tick", lambda: note_tick(engine, "sensor1", "nothing")
     yield "batch: get_batch", lambda: batches.get_batch(engine, done)
     yield "batch: note_heartbeat", lambda: batches.note_heartbeat(engine, done)
     yield "batch: images_of_batch", lambda: images.images_of_batch(engine, done)
-    alert = {"kind": "k", "subject": "s", "body": "b", "dedupe_key": "new"}
+    alert = {"kind": "check_failed", "subject": "s", "body": "b", "dedupe_key": "new"}
     yield "batch: write_alert", lambda: transact(engine, lambda connection: write_alert(connection, **alert))
     for table in BATCH_TABLES:
         name = table.__tablename__
@@ -309,7 +324,7 @@ def pages() -> dict[str, sa.Select[Any]]:
         .order_by(answers.c.created_at.desc())
         .limit(50),
         "newest batches": sa.select(ImageBatch).where(ImageBatch.id < 2**62).order_by(ImageBatch.id.desc()).limit(50),
-        "alerts to send": sa.select(Alert).where(Alert.sent_at.is_(None)).order_by(Alert.id).limit(50),
+        "newest alerts": sa.select(Alert).where(Alert.id < 2**62).order_by(Alert.id.desc()).limit(50),
     }
 
 
@@ -347,7 +362,7 @@ Steps = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 def _sqlite_steps(rows: Any) -> Steps:
     details = [row["detail"] for row in rows]
-    scans = [detail for detail in details if detail.startswith("SCAN ") and detail.split()[1] not in ONE_ROW_TABLES]
+    scans = [detail for detail in details if detail.startswith("SCAN ") and detail.split()[1] not in SMALL_TABLES]
     scans = [scan for scan in scans if not scan.startswith(("SCAN CONSTANT ROW", "SCAN anon_", "SCAN ("))]
     index = [scan for scan in scans if "USING" in scan]
     return tuple(details), tuple(scan for scan in scans if scan not in index), tuple(index)
@@ -359,7 +374,7 @@ def _mariadb_steps(rows: Any) -> Steps:
         extra = f" ({row['Extra']})" if row["Extra"] else ""
         step = f"{row['table']}: {row['type']} {row['key'] or ''}{extra}".replace("  ", " ")
         steps.append(step)
-        if row["table"] is None or row["table"].startswith("<") or row["table"] in ONE_ROW_TABLES:
+        if row["table"] is None or row["table"].startswith("<") or row["table"] in SMALL_TABLES:
             continue  # a constant, or rows that another step has found
         if row["type"] == "ALL":
             full.append(step)

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from imgpipe_dagster.alerts.configured import delivery_policy, watch_limits
 from imgpipe_dagster.catalogue.batches import BatchLimits
 from imgpipe_dagster.jobs import ANALYSE_ASSETS, ENHANCE_ASSETS, analyse, enhance
 from imgpipe_dagster.resources.database import DatabaseResource
@@ -15,13 +16,15 @@ from imgpipe_dagster.resources.enhancer import EnhancerResource, ReviewPolicyRes
 from imgpipe_dagster.resources.image_fetcher import ImageFetcherResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 from imgpipe_dagster.resources.image_validator import ImageValidatorResource
+from imgpipe_dagster.resources.mailer import MailerResource
 from imgpipe_dagster.resources.table_io_manager import (
     EnhancementPublishingIOManager,
     PublishingIOManager,
     TableIOManager,
 )
+from imgpipe_dagster.sensors.alerts import build_alerts_sensor, build_run_failures_sensor
 from imgpipe_dagster.sensors.new_images import AttemptLimits, build_new_images_sensor
-from imgpipe_dagster.settings import DATABASE_URL_VARIABLE, DEMO_WEIGHTS, Settings
+from imgpipe_dagster.settings import DATABASE_URL_VARIABLE, DEMO_WEIGHTS, SMTP_URL_VARIABLE, Settings
 
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -52,7 +55,11 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
     return dg.Definitions(
         assets=assets,
         jobs=[analyse, enhance],
-        sensors=[sensor],
+        sensors=[
+            sensor,
+            build_alerts_sensor(watch_limits(settings), delivery_policy(settings)),
+            build_run_failures_sensor(settings.max_attempts),
+        ],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,  # backfills from the UI run outside the jobs and take this one
     )
@@ -63,6 +70,9 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     database = DatabaseResource(url=catalogue_url(settings))
     return {
         "database": database,
+        "mailer": MailerResource(
+            url=dg.EnvVar(SMTP_URL_VARIABLE) if settings.smtp_url else "", timeout_s=settings.smtp_timeout_s
+        ),
         "table_io_manager": TableIOManager(database=database),
         "publishing_io_manager": PublishingIOManager(database=database, enhance=settings.enhance),
         "enhancement_publishing_io_manager": EnhancementPublishingIOManager(database=database),

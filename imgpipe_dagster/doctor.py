@@ -13,6 +13,7 @@ from imgpipe_dagster.catalogue.engine import CatalogueError, connect, describe_u
 from imgpipe_dagster.settings import Settings
 
 MIN_FREE_BYTES = 2 * 2**30
+UNDELIVERED_S = 1800
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Run every check; none raises."""
-    checks: list[Callable[[Settings], Finding]] = [_python, _opencv, _disk, _catalogue, _store, check_weights]
+    checks: list[Callable[[Settings], Finding]] = [_python, _opencv, _disk, _catalogue, _store, check_weights, _alerts]
     return [check(settings) for check in checks]
 
 
@@ -84,6 +85,32 @@ def _store(settings: Settings) -> Finding:
     except StoreError as error:
         return Finding("Store", False, str(error), "Check IMGPIPE_STORE_URL, its permissions and the free space.")
     return Finding("Store", True, url)
+
+
+def _alerts(settings: Settings) -> Finding:
+    """Whether alerts reach somebody. Without a mail server they wait in the outbox, and that may be wanted."""
+    from imgpipe_dagster.alerts.configured import mailer_and_sender
+    from imgpipe_dagster.alerts.delivery import NO_SERVER, delivery_problems
+    from imgpipe_dagster.catalogue.alert_mails import undelivered
+
+    mailer, sender = mailer_and_sender(settings)
+    engine = connect(settings.catalogue_url)
+    try:
+        problems = delivery_problems(engine, mailer, sender, retry_for_s=0.0)
+        with engine.connect() as connection:
+            waiting, oldest_s = undelivered(connection)
+    except SQLAlchemyError:
+        return Finding("Alerts", mailer is None, "the catalogue cannot be read", "Mend the catalogue first.")
+    finally:
+        engine.dispose()
+    if mailer is None:
+        return Finding("Alerts", True, f"no mail server; {waiting} alerts wait", NO_SERVER)
+    if problems:
+        return Finding("Alerts", False, problems[0], "Then: imgpipe alerts test")
+    if oldest_s > UNDELIVERED_S:
+        found = f"{waiting} alerts wait, the oldest for {oldest_s:.0f} s"
+        return Finding("Alerts", False, found, "imgpipe alerts list")
+    return Finding("Alerts", True, f"mail is set up; {waiting} alerts wait")
 
 
 def check_weights(settings: Settings) -> Finding:

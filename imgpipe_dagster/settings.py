@@ -11,8 +11,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from imgpipe_dagster.alerts.smtp import SMTP_URL_HELP, open_mailer
+
 DATABASE_URL_VARIABLE = "IMGPIPE_DATABASE_URL"
 API_SCOPES = ("read", "write", "review", "train")
+SMTP_URL_VARIABLE = "IMGPIPE_SMTP_URL"
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights" / "shelf_yolo11n.pt"
 DEMO_BOTTLE_WEIGHTS = DEMO_WEIGHTS.with_name("bottle_yolo11n-cls.pt")
 
@@ -259,6 +262,27 @@ class Settings(BaseSettings):
     freshness_warn_minutes: float = Field(default=30, gt=0, description="Predictions older than this warn in the UI.")
     freshness_minutes: float = Field(default=60, gt=0, description="Predictions older than this are stale.")
 
+    freshness_only_waiting: bool = Field(
+        default=False,
+        description="Old predictions are stale only while images wait: for feeds that may be silent.",
+    )
+
+    # Alerts
+    smtp_url: SecretStr | None = Field(
+        default=None, description=f"Where alert mails go: {SMTP_URL_HELP}. Recipients are in the table options."
+    )
+    smtp_timeout_s: float = Field(default=15, gt=0, le=60, description="Time for each step of a mail's delivery.")
+    alert_subject_prefix: str = Field(default="[imgpipe]", description="What the subjects of alert mails begin with.")
+    alert_cool_down_s: float = Field(
+        default=300, ge=0, description="Alerts about failures share a mail; the next one comes no sooner."
+    )
+    alert_reminder_minutes: float = Field(
+        default=240, ge=0, description="What lasts, such as stale predictions, is told again after so long; 0: never."
+    )
+    backlog_alert_minutes: float = Field(default=120, gt=0, description="An image that waits longer is an alert.")
+    disk_low_gib: float = Field(default=2, ge=0, description="Less free disk for home or store is an alert.")
+    dagster_url: str | None = Field(default=None, description="Where Dagster's UI is, for links in alert mails.")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What the CLI logs.")
 
     @field_validator("home")
@@ -288,7 +312,14 @@ class Settings(BaseSettings):
             raise ValueError("a store is file:///folder (three slashes) or s3://bucket/prefix")
         return value
 
-    @field_validator("cdn_base_url")
+    @field_validator("smtp_url")
+    @classmethod
+    def _names_a_mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            open_mailer(value.get_secret_value())  # its ValueError says what is wrong, without the password
+        return value
+
+    @field_validator("cdn_base_url", "dagster_url")
     @classmethod
     def _names_a_server(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
@@ -362,10 +393,12 @@ class Settings(BaseSettings):
 
 
 def export_secrets(settings: Settings) -> None:
-    """Put the catalogue's URL into the environment if it has a password, wherever it came from (``.env``, MYSQL_*).
+    """Put the URLs that hold passwords into the environment, wherever they came from (``.env``, MYSQL_*).
 
     Dagster shows the literal configuration of resources to everybody who can open its UI; resources therefore read
     secrets from the environment, and this makes sure that they are there, in child processes too.
     """
     if settings.catalogue_url.password:
         os.environ[DATABASE_URL_VARIABLE] = settings.catalogue_url.render_as_string(hide_password=False)
+    if settings.smtp_url is not None:
+        os.environ[SMTP_URL_VARIABLE] = settings.smtp_url.get_secret_value()

@@ -9,7 +9,7 @@ import dagster as dg
 import pandas as pd
 from sqlalchemy.engine import Engine
 
-from imgpipe_dagster.catalogue.alerts import write_alert
+from imgpipe_dagster.catalogue.alerts import AlertKind, write_alert
 from imgpipe_dagster.catalogue.batches import note_heartbeat
 from imgpipe_dagster.catalogue.engine import transact
 
@@ -89,11 +89,19 @@ def check_result(
     """
     if failures:
         subject = f"{asset}: {name} failed in batch {context.partition_key}"
-        body = f"{failures} times. {recover}\nRun: {context.run_id}"
+        details = {"failures": failures, "batch": context.partition_key}
         key = f"check:{asset}:{name}:{context.run_id}"
         transact(
             engine,
-            lambda connection: write_alert(connection, kind="check_failed", subject=subject, body=body, dedupe_key=key),
+            lambda connection: write_alert(
+                connection,
+                kind=AlertKind.CHECK_FAILED,
+                subject=subject,
+                body=recover,
+                dedupe_key=key,
+                details=details,
+                run_id=context.run_id,
+            ),
         )
     return dg.AssetCheckResult(
         asset_key=asset,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from imgpipe_dagster.catalogue.alerts import write_alert
+from imgpipe_dagster.catalogue.alerts import AlertKind, write_alert
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import BatchState, Claimant, ImageBatch, ImageStatus, ProductImage
 from imgpipe_dagster.catalogue.types import seconds_ago, utc_now
@@ -167,12 +167,13 @@ def fail_batch(engine: Engine, batch: Batch, reason: str) -> bool:
             )
         what = f"Enhancement of batch {batch.key}" if analysed else f"Batch {batch.key}"
         left = "images keep their answers" if analysed else f"images carry the reason {Reason.BATCH_FAILED}"
-        kind = "enhancement_failed" if analysed else "batch_failed"
+        kind = AlertKind.ENHANCEMENT_FAILED if analysed else AlertKind.BATCH_FAILED
         write_alert(
             connection,
             kind=kind,
             subject=f"{what} failed after {batch.attempt} attempts",
             body=f"{batch.image_count} {left}. {reason}\nWhen the cause is mended: imgpipe retry --batch {batch.key}",
+            details={"images": batch.image_count, "attempts": batch.attempt},
             dedupe_key=f"{kind}:{batch.key}:{batch.attempt}",
         )
         return True

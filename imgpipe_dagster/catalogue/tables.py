@@ -52,6 +52,22 @@ class Claimant(StrEnum):
     CLI = "cli"
 
 
+class Severity(StrEnum):
+    """How much an alert matters; ``info`` tells of an end, such as a recovery."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class AlertState(StrEnum):
+    """Where an alert stands. ``sent`` means that a mail server took it for at least one recipient."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    MUTED = "muted"
+
+
 class PredictionStatus(StrEnum):
     """The answer for one image of a batch."""
 
@@ -448,15 +464,65 @@ class Alert(Base):
 
     id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
     kind: Mapped[Code]
+    severity: Mapped[str] = mapped_column(sa.String(10), server_default=Severity.ERROR.value)
     subject: Mapped[str] = mapped_column(sa.String(255))
     body: Mapped[Text]
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    run_id: Mapped[str | None] = mapped_column(sa.String(36))
     dedupe_key: Mapped[str | None] = mapped_column(sa.String(190), unique=True)
-    attempts: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
-    last_error: Mapped[Text | None]
+    state: Mapped[str] = mapped_column(sa.String(10), server_default=AlertState.WAITING.value)
+    mail_id: Mapped[int | None] = mapped_column(sa.BigInteger, index=True)
     created_at: Mapped[Created]
     sent_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
 
-    __table_args__ = (sa.Index(None, "sent_at", "id"),)
+    __table_args__ = (
+        sa.Index(None, "state", "mail_id", "id"),  # what waits for a mail
+        _one_of("severity", Severity),
+        _one_of("state", AlertState),
+    )
+
+
+class AlertMail(Base):
+    """One mail about one or many alerts. What is in it is fixed when it is formed, so that a retry is the same mail."""
+
+    __tablename__ = "alert_mails"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    topic: Mapped[Code]
+    message_id: Mapped[str] = mapped_column(sa.String(190), unique=True)
+    attempts: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
+    last_error: Mapped[Text | None]
+    recipients: Mapped[dict[str, str] | None] = mapped_column(JSON)  # each address with what became of it
+    next_attempt_at: Mapped[Created]
+    lease_token: Mapped[str | None] = mapped_column(sa.String(36))
+    lease_until: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+    created_at: Mapped[Created]
+    accepted_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)  # the first recipient has it
+    closed_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)  # nobody is left to send it to
+
+    __table_args__ = (sa.Index(None, "closed_at", "next_attempt_at"), sa.Index(None, "topic", "id"))
+
+
+class AlertCondition(Base):
+    """Something that lasts, such as stale predictions: it is raised once, reminded of, and cleared once."""
+
+    __tablename__ = "alert_conditions"
+
+    name: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
+    kind: Mapped[Code]
+    episode: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
+    raised_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)  # NULL while all is well
+    reminders: Mapped[int] = mapped_column(sa.Integer, server_default=sa.text("0"))
+    noted_at: Mapped[Created]  # when it was last raised, reminded of or cleared
+
+
+class AlertMute(Base):
+    """A kind of alert that nobody wants mail about for a while."""
+
+    __tablename__ = "alert_mutes"
+
+    kind: Mapped[Code] = mapped_column(primary_key=True)
+    muted_until: Mapped[dt.datetime] = mapped_column(UTC_DATETIME)
 
 
 class SensorTick(Base):

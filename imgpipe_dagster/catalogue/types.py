@@ -40,6 +40,13 @@ def insert_or_ignore(table: type[Any]) -> sa.Insert:
     return insert
 
 
+class utc_in(GenericFunction[Any]):
+    """``utc_in(seconds)``: the time so many seconds from now by the database's clock; a number below 0 is the past."""
+
+    type = UTC_DATETIME
+    inherit_cache = True
+
+
 @compiles(utc_now)
 def _utc_now(_element: utc_now, _compiler: SQLCompiler, **_kw: object) -> str:
     return "UTC_TIMESTAMP(6)"
@@ -59,3 +66,15 @@ def _seconds_ago(element: seconds_ago, compiler: SQLCompiler, **kw: object) -> s
 @compiles(seconds_ago, "sqlite")
 def _seconds_ago_sqlite(element: seconds_ago, compiler: SQLCompiler, **kw: object) -> str:
     return f"((julianday('now') - julianday({compiler.process(element.clauses, **kw)})) * 86400.0)"
+
+
+@compiles(utc_in)
+def _utc_in(element: utc_in, compiler: SQLCompiler, **kw: object) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"DATE_ADD(UTC_TIMESTAMP(6), INTERVAL ROUND({seconds} * 1000000) MICROSECOND)"
+
+
+@compiles(utc_in, "sqlite")
+def _utc_in_sqlite(element: utc_in, compiler: SQLCompiler, **kw: object) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%.3f seconds', {seconds})) || '000')"

@@ -4,6 +4,7 @@ Imports that cost seconds happen in the commands. ``main`` is the entry point.
 """
 
 from imgpipe_dagster.cli import (
+    alerts,
     database,
     demo,
     enhancement,
@@ -17,6 +18,7 @@ from imgpipe_dagster.cli import (
 )
 from imgpipe_dagster.cli.common import app, main
 
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(database.app, name="db")
 app.add_typer(imports.app, name="import")
 app.add_typer(keys.app, name="keys")
@@ -24,6 +26,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(qc.app, name="qc")
 
 __all__ = [
+    "alerts",
     "app",
     "database",
     "demo",

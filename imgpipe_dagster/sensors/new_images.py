@@ -26,6 +26,7 @@ from imgpipe_dagster.catalogue.tables import BatchState, Claimant
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.partitions import image_batches
 from imgpipe_dagster.resources.database import DatabaseResource
+from imgpipe_dagster.sensors.common import catalogue_skip
 
 RUN_KEY_TAG = "dagster/run_key"
 BATCH_TAG = "imgpipe/batch"
@@ -133,9 +134,7 @@ def build_new_images_sensor(
             wanted = tick(context.instance, database.engine, batch_limits, attempt_limits, max_open_batches)
             note_tick(database.engine, "new_images_sensor", f"{len(wanted)} runs requested")
         except SQLAlchemyError as error:
-            # A failed read is not an empty source: say so and try again on the next tick.
-            advice = "If its schema is missing or old: imgpipe db upgrade"
-            return dg.SkipReason(f"The catalogue cannot be used: {_first_line(error)}. {advice}")
+            return catalogue_skip(error)
         if not wanted:
             return dg.SkipReason("No batch needs a run and no new batch is due.")
         return dg.SensorResult(
@@ -220,11 +219,6 @@ def _act(
 
 def _last_words(runs: Sequence[dg.DagsterRun]) -> str:
     return f"Its last run was {runs[0].run_id}." if runs else "It had no run."
-
-
-def _first_line(error: Exception) -> str:
-    original = getattr(error, "orig", None) or error
-    return str(original).splitlines()[0][:300]
 
 
 _VIEWS: dict[dg.DagsterRunStatus, RunView] = {

@@ -54,6 +54,13 @@ def test_checks(defs):
     ]
 
 
+def test_sensors_run_from_the_start(defs):
+    states = {sensor.name: sensor.default_status for sensor in defs.sensors}
+    assert states == dict.fromkeys(
+        ["alerts_sensor", "new_images_sensor", "run_failures_sensor"], dg.DefaultSensorStatus.RUNNING
+    )
+
+
 def test_every_asset_has_a_description_kinds_an_owner_and_batch_partitions(defs):
     for spec in defs.resolve_all_asset_specs():
         assert spec.description, spec.key

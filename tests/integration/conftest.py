@@ -3,32 +3,45 @@
 All listen on 127.x addresses only.
 """
 
+import asyncio
+import datetime as dt
+import email
+import email.policy
 import fcntl
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
 import uuid
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import boto3
 import cv2
 import pymysql
 import pytest
 import sqlalchemy as sa
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.engine import make_url
 
 from imgpipe_dagster.catalogue import schema
 from imgpipe_dagster.catalogue.engine import connect
+from imgpipe_dagster.catalogue.tables import Base
 from imgpipe_dagster.demo.render import render_scene
 from imgpipe_dagster.instance import PROJECT_DIR
 
@@ -240,6 +253,36 @@ def database_url(request, tmp_path):
     if request.param == "mariadb":
         return request.getfixturevalue("mariadb_url")
     return f"sqlite:///{tmp_path}/catalogue.db"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def shared_engine(request, tmp_path_factory):
+    """A catalogue on each kind in turn, made once a module: a test that uses it empties the tables that it fills."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('shared')}/catalogue.db"
+    else:
+        server = request.getfixturevalue("mariadb_server")
+        name = f"imgpipe_{uuid.uuid4().hex[:12]}"
+        server.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        url = server.url(name)
+    engine = connect(make_url(url))
+    schema.upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+def empty(engine) -> None:
+    """Remove every row."""
+    with engine.begin() as connection:
+        for table in Base.metadata.sorted_tables:
+            connection.execute(sa.delete(table))
+
+
+@pytest.fixture
+def empty_engine(shared_engine):
+    """The shared catalogue, without a row."""
+    empty(shared_engine)
+    return shared_engine
 
 
 @pytest.fixture(scope="session")
@@ -517,3 +560,98 @@ def redis_url(redis_server):
         connection.sendall(b"FLUSHALL\r\n")
         assert connection.recv(5) == b"+OK\r\n"
     return redis_server.url
+
+
+class MailServer:
+    """An SMTP server on loopback with STARTTLS and login. It keeps what it takes, and can be away or refuse."""
+
+    user, password = "pipeline@example.com", "mail-p@ss word"
+
+    def __init__(self, folder: Path):
+        self.port = free_port()
+        self.ca_file = folder / "mail.pem"
+        self.key_file = folder / "mail.key"
+        self.mails: list[SimpleNamespace] = []  # sender, recipients, message
+        self.refusals: dict[str, str] = {}  # address -> the answer that it gets
+        self.slow_s = 0.0
+        self.logins: list[str] = []
+        self._controller: Controller | None = None
+        self._make_certificate()
+
+    @property
+    def url(self) -> str:
+        password = urllib.parse.quote(self.password, safe="")
+        user = urllib.parse.quote(self.user, safe="")
+        return f"smtp://{user}:{password}@localhost:{self.port}?ca={self.ca_file}"
+
+    def start(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.ca_file, self.key_file)
+        self._controller = Controller(
+            self,
+            hostname="127.0.0.1",
+            port=self.port,
+            tls_context=context,
+            require_starttls=True,
+            auth_required=True,
+            authenticator=self._authenticate,
+        )
+        self._controller.start()
+
+    def stop(self) -> None:
+        if self._controller is not None:
+            self._controller.stop()
+            self._controller = None
+
+    def subjects(self) -> list[str]:
+        return [str(mail.message["Subject"]) for mail in self.mails]
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        if address in self.refusals:
+            return self.refusals[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):
+        await asyncio.sleep(self.slow_s)
+        message = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        self.mails.append(
+            SimpleNamespace(sender=envelope.mail_from, recipients=list(envelope.rcpt_tos), message=message)
+        )
+        return "250 taken"
+
+    def _authenticate(self, server, session, envelope, mechanism, data):
+        login = data.login.decode()
+        self.logins.append(login)
+        return AuthResult(success=(login, data.password.decode()) == (self.user, self.password), handled=False)
+
+    def _make_certificate(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+        now = dt.datetime.now(dt.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        self.key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+
+
+@pytest.fixture
+def mail_server(tmp_path):
+    server = MailServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()

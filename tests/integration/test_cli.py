@@ -21,6 +21,7 @@ COMMANDS = [
     *(["enhance"], ["score"]),
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
     *(["serve"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
+    *(["alerts", name] for name in ("list", "test", "deliver", "mute")),
 ]
 
 

@@ -29,20 +29,26 @@ def upgrade() -> None:
         "alerts",
         sa.Column("id", BIG_ID, nullable=False),
         sa.Column("kind", sa.String(length=64), nullable=False),
+        sa.Column("severity", sa.String(length=10), server_default="error", nullable=False),
         sa.Column("subject", sa.String(length=255), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("details", JSON, nullable=True),
+        sa.Column("run_id", sa.String(length=36), nullable=True),
         sa.Column("dedupe_key", sa.String(length=190), nullable=True),
-        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("state", sa.String(length=10), server_default="waiting", nullable=False),
+        sa.Column("mail_id", sa.BigInteger(), nullable=True),
         sa.Column("created_at", UTC_DATETIME, server_default=utc_now(), nullable=False),
         sa.Column("sent_at", UTC_DATETIME, nullable=True),
+        sa.CheckConstraint("severity IN ('error', 'warning', 'info')", name=op.f("ck_alerts_severity_known")),
+        sa.CheckConstraint("state IN ('waiting', 'sent', 'muted')", name=op.f("ck_alerts_state_known")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_alerts")),
         sa.UniqueConstraint("dedupe_key", name=op.f("uq_alerts_dedupe_key")),
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
     )
-    op.create_index(op.f("ix_alerts_sent_at_id"), "alerts", ["sent_at", "id"], unique=False)
+    op.create_index(op.f("ix_alerts_mail_id"), "alerts", ["mail_id"], unique=False)
+    op.create_index(op.f("ix_alerts_state_mail_id_id"), "alerts", ["state", "mail_id", "id"], unique=False)
     op.create_table(
         "detected_images",
         sa.Column("batch_key", sa.String(length=64), nullable=False),
@@ -480,5 +486,6 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_detected_images_model_version"), table_name="detected_images")
     op.drop_index(op.f("ix_detected_images_image_id"), table_name="detected_images")
     op.drop_table("detected_images")
-    op.drop_index(op.f("ix_alerts_sent_at_id"), table_name="alerts")
+    op.drop_index(op.f("ix_alerts_state_mail_id_id"), table_name="alerts")
+    op.drop_index(op.f("ix_alerts_mail_id"), table_name="alerts")
     op.drop_table("alerts")

@@ -1,0 +1,134 @@
+"""The sensors of the alerts: one looks after the pipeline and delivers, one finds failed runs. Thin shells."""
+
+import datetime as dt
+from collections.abc import Sequence
+
+import dagster as dg
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from imgpipe_dagster.alerts.delivery import DeliveryPolicy, deliver_due
+from imgpipe_dagster.alerts.watch import WatchLimits, observe
+from imgpipe_dagster.catalogue.alerts import AlertKind, NewAlert, write_alerts
+from imgpipe_dagster.catalogue.tables import Severity
+from imgpipe_dagster.catalogue.ticks import note_tick
+from imgpipe_dagster.resources.database import DatabaseResource
+from imgpipe_dagster.resources.mailer import MailerResource
+from imgpipe_dagster.sensors.common import catalogue_skip
+from imgpipe_dagster.sensors.new_images import ATTEMPT_TAG, BATCH_TAG
+
+DELIVERY_BUDGET_S = 15.0  # no attempt is begun later; Dagster gives a tick 60 seconds
+FAILURES_A_TICK = 500
+OVERLAP = dt.timedelta(seconds=60)  # a run's end may become visible later than that of one that ended after it
+FIRST_LOOK_BACK = dt.timedelta(days=1)
+
+
+def build_alerts_sensor(limits: WatchLimits, policy: DeliveryPolicy) -> dg.SensorDefinition:
+    """The sensor that raises what lasts, clears what is over, and delivers the outbox."""
+
+    @dg.sensor(
+        name="alerts_sensor",
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Finds stale predictions, an old backlog and full disks in the rows, and delivers alert mails.",
+    )
+    def alerts_sensor(database: DatabaseResource, mailer: MailerResource) -> dg.SkipReason:
+        try:
+            outcome = watch_and_deliver(database.engine, mailer, limits, policy)
+            note_tick(database.engine, "alerts_sensor", outcome)
+        except SQLAlchemyError as error:
+            return catalogue_skip(error)
+        return dg.SkipReason(outcome)
+
+    return alerts_sensor
+
+
+def watch_and_deliver(engine: Engine, mailer: MailerResource, limits: WatchLimits, policy: DeliveryPolicy) -> str:
+    """Look, write, deliver: what happened, for people."""
+    pulse, written = observe(engine, limits)
+    if not written and not pulse.mail_due:
+        return "Nothing new; no mail is due."
+    report = deliver_due(engine, mailer.open(), policy, fallback_sender=mailer.login, budget_s=DELIVERY_BUDGET_S)
+    return " ".join([*(f"{subject}." for subject in written), f"{report.sent} mails sent.", *report.problems])
+
+
+def build_run_failures_sensor(max_attempts: int) -> dg.SensorDefinition:
+    """The sensor that writes an alert for each failed run.
+
+    Dagster's own run-failure sensor goes on when its body fails: with the catalogue away, alerts would be lost. This
+    one keeps its cursor until they are written.
+    """
+
+    @dg.sensor(
+        name="run_failures_sensor",
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Writes an alert for each run that failed, also for those that failed while it could not.",
+    )
+    def run_failures_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
+        now = dt.datetime.now(dt.UTC)
+        since = dt.datetime.fromisoformat(context.cursor) if context.cursor else now - FIRST_LOOK_BACK
+        records = failed_runs(context.instance, since)
+        alerts = [describe_failure(context.instance, record, max_attempts) for record in records]
+        try:
+            written = write_alerts(database.engine, alerts)
+            outcome = f"{written} failed runs noted."
+            note_tick(database.engine, "run_failures_sensor", outcome)
+        except SQLAlchemyError as error:
+            return catalogue_skip(error)  # the cursor stays: nothing is lost
+        context.update_cursor(next_cursor(records, since, now).isoformat())
+        return dg.SkipReason(outcome)
+
+    return run_failures_sensor
+
+
+def failed_runs(instance: dg.DagsterInstance, since: dt.datetime) -> Sequence[dg.RunRecord]:
+    """Runs that failed after that time, in the order of their ends, at most ``FAILURES_A_TICK``."""
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    return instance.get_run_records(filters, limit=FAILURES_A_TICK, order_by="update_timestamp", ascending=True)
+
+
+def next_cursor(records: Sequence[dg.RunRecord], since: dt.datetime, now: dt.datetime) -> dt.datetime:
+    """Where the next look begins: after the last of a full page, else a little before now."""
+    if len(records) >= FAILURES_A_TICK:
+        return records[-1].update_timestamp - dt.timedelta(microseconds=1)
+    return max(since, now - OVERLAP)
+
+
+def describe_failure(instance: dg.DagsterInstance, record: dg.RunRecord, max_attempts: int) -> NewAlert:
+    """The alert about a failed run."""
+    run = record.dagster_run
+    batch, attempt = run.tags.get(BATCH_TAG), run.tags.get(ATTEMPT_TAG)
+    again = attempt is not None and attempt.isdigit() and int(attempt) < max_attempts
+    what = f"of batch {batch}, attempt {attempt}," if batch else ""
+    details: dict[str, str | int | float] = {"job": run.job_name}
+    if partition := run.tags.get("dagster/partition"):
+        details["partition"] = partition
+    return NewAlert(
+        kind=AlertKind.RUN_FAILED,
+        subject=" ".join(filter(None, ["A run", what, f"failed ({run.job_name})"])),
+        body=f"{failure_cause(instance, run.run_id)}\n"
+        + ("It is tried again by itself." if again else "Read its log in Dagster."),
+        dedupe_key=f"run_failed:{run.run_id}",
+        severity=Severity.WARNING if again else Severity.ERROR,
+        details=details,
+        run_id=run.run_id,
+    )
+
+
+def failure_cause(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Why a run failed, in one line."""
+    for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
+        for record in instance.get_records_for_run(run_id, of_type=kind, limit=1).records:
+            event = record.event_log_entry.dagster_event
+            data = event.event_specific_data if event else None
+            error = getattr(data, "error", None)
+            if event and error:
+                while error.cause is not None:
+                    error = error.cause
+                # A database's error goes on with the statement and all its values.
+                step = f"{event.step_key}: " if event.step_key else ""
+                return f"{step}{error.message.strip().splitlines()[0][:500]}"
+            if event and event.message:
+                return event.message.splitlines()[0][:500]
+    return "Dagster knows no cause."
