@@ -15,6 +15,7 @@ HEAVY = ["torch", "ultralytics", "tensorflow", "keras", "openvino", "nncf", "onn
 PURE = [
     *("reasons", "imaging.decode", "imaging.draw", "imaging.enhance", "imaging.promises", "imaging.validate"),
     *("imaging.verdict", "models.classifier", "models.detector", "models.weights"),
+    *("models.temple_training", "models.temple_legacy"),
 ]
 
 
