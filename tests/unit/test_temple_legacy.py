@@ -12,6 +12,7 @@ from imgpipe_dagster.models.temple_classifier import TempleClassifier
 from imgpipe_dagster.models.temple_input import to_pixels
 from imgpipe_dagster.models.temple_legacy import LegacyModelError, take_over
 
+pytestmark = pytest.mark.native
 EXTRA_INFO = json.dumps({"class_labels": ["door_closed", "door_open"], "resized_image_shape": [96, 54]}).encode()
 
 

@@ -17,6 +17,7 @@ from imgpipe_dagster.models.temple_cnn import (
 from imgpipe_dagster.models.temple_input import InputFormat, LabelledPictures, to_pixels
 from imgpipe_dagster.models.temple_training import Stage, TrainingError, curve_as_lists, load_keras, train_temple
 
+pytestmark = pytest.mark.native
 FORM = InputFormat(32, 40)
 
 
