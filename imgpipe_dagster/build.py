@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.engine import URL
 
 from imgpipe_dagster.alerts.configured import delivery_policy, watch_limits
 from imgpipe_dagster.catalogue.batches import BatchLimits
@@ -17,6 +18,7 @@ from imgpipe_dagster.resources.image_fetcher import ImageFetcherResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 from imgpipe_dagster.resources.image_validator import ImageValidatorResource
 from imgpipe_dagster.resources.mailer import MailerResource
+from imgpipe_dagster.resources.sql_source import SqlSourceResource
 from imgpipe_dagster.resources.table_io_manager import (
     EnhancementPublishingIOManager,
     PublishingIOManager,
@@ -24,7 +26,14 @@ from imgpipe_dagster.resources.table_io_manager import (
 )
 from imgpipe_dagster.sensors.alerts import build_alerts_sensor, build_run_failures_sensor
 from imgpipe_dagster.sensors.new_images import AttemptLimits, build_new_images_sensor
-from imgpipe_dagster.settings import DATABASE_URL_VARIABLE, DEMO_WEIGHTS, SMTP_URL_VARIABLE, Settings
+from imgpipe_dagster.sensors.sql_source import build_sql_source_sensor
+from imgpipe_dagster.settings import (
+    DATABASE_URL_VARIABLE,
+    DEMO_WEIGHTS,
+    SMTP_URL_VARIABLE,
+    SQL_SOURCE_URL_VARIABLE,
+    Settings,
+)
 
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -59,6 +68,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
             sensor,
             build_alerts_sensor(watch_limits(settings), delivery_policy(settings)),
             build_run_failures_sensor(settings.max_attempts),
+            build_sql_source_sensor(settings.sql_source_query, settings.sql_source_interval_s),
         ],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,  # backfills from the UI run outside the jobs and take this one
@@ -67,7 +77,8 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """The resources that the settings describe, by name."""
-    database = DatabaseResource(url=catalogue_url(settings))
+    database = DatabaseResource(url=shown_url(settings.catalogue_url, DATABASE_URL_VARIABLE))
+    sql_source_url = settings.effective_sql_source_url
     return {
         "database": database,
         "mailer": MailerResource(
@@ -95,6 +106,14 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             max_pixels=settings.max_pixels,
             timeout_s=settings.decode_timeout_s,
             memory_mb=settings.decode_memory_mb,
+        ),
+        "sql_source": SqlSourceResource(
+            query=settings.sql_source_query,
+            url=shown_url(sql_source_url, SQL_SOURCE_URL_VARIABLE) if sql_source_url else None,
+            update=settings.sql_source_update,
+            base_url=settings.sql_source_base_url,
+            time_zone=settings.sql_source_time_zone,
+            overlap_s=settings.sql_source_overlap_s,
         ),
         "detector": DetectorResource(
             weights=settings.detector_weights,
@@ -135,16 +154,19 @@ def _box_classes(settings: Settings) -> list[str] | None:
     return settings.enhancement_box_classes
 
 
-def catalogue_url(settings: Settings) -> str | dg.EnvVar:
-    """The catalogue's URL as a resource may hold it: Dagster's UI shows literal values, so no password.
+def shown_url(url: URL, variable: str) -> str | dg.EnvVar:
+    """A database's URL as a resource may hold it: Dagster's UI shows literal values, so no password.
+
+    Args:
+        url: The URL.
+        variable: The variable of the environment that holds it.
 
     Raises:
         ValueError: if the URL has a password and is not in the environment; see :func:`settings.export_secrets`.
     """
-    url = settings.catalogue_url
     text = url.render_as_string(hide_password=False)
-    if os.environ.get(DATABASE_URL_VARIABLE) == text:
-        return dg.EnvVar(DATABASE_URL_VARIABLE)
+    if os.environ.get(variable) == text:
+        return dg.EnvVar(variable)
     if url.password:
-        raise ValueError(f"A database password must come from the environment: set {DATABASE_URL_VARIABLE}.")
+        raise ValueError(f"A database password must come from the environment: set {variable}.")
     return text

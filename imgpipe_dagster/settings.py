@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 from typing import Literal, Self
+from zoneinfo import available_timezones
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from imgpipe_dagster.alerts.smtp import SMTP_URL_HELP, open_mailer
 
 DATABASE_URL_VARIABLE = "IMGPIPE_DATABASE_URL"
+SQL_SOURCE_URL_VARIABLE = "IMGPIPE_SQL_SOURCE_URL"
 API_SCOPES = ("read", "write", "review", "train")
 SMTP_URL_VARIABLE = "IMGPIPE_SMTP_URL"
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights" / "shelf_yolo11n.pt"
@@ -283,6 +285,31 @@ class Settings(BaseSettings):
     disk_low_gib: float = Field(default=2, ge=0, description="Less free disk for home or store is an alert.")
     dagster_url: str | None = Field(default=None, description="Where Dagster's UI is, for links in alert mails.")
 
+    # SQL source
+    sql_source_query: str | None = Field(
+        default=None,
+        description="SELECT of the rows to take over, with the columns image_id and image, and any of sku_id, "
+        "product_group_id, temple_id, image_type, enhancement_mode, base_url; see sources.md.",
+    )
+    sql_source_url: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL of the database that it runs on. Default: the catalogue itself."
+    )
+    sql_source_update: str | None = Field(
+        default=None,
+        description="Statement that tells that database each answer, such as UPDATE shelf SET status = :status "
+        "WHERE id = :image_id; see sources.md.",
+    )
+    sql_source_base_url: str | None = Field(
+        default=None, description="Prefix of images that are only a file name; CDN_BASE_URL where it is not set."
+    )
+    sql_source_time_zone: str = Field(
+        default="UTC", description="Zone of the times in that database, such as Asia/Kolkata."
+    )
+    sql_source_overlap_s: float = Field(
+        default=900, ge=0, description="How long a transaction there may take until its commit."
+    )
+    sql_source_interval_s: int = Field(default=30, ge=1, description="The sensor reads the source so often.")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What the CLI logs.")
 
     @field_validator("home")
@@ -290,7 +317,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("database_url")
+    @field_validator("database_url", "sql_source_url")
     @classmethod
     def _readable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -312,6 +339,13 @@ class Settings(BaseSettings):
             raise ValueError("a store is file:///folder (three slashes) or s3://bucket/prefix")
         return value
 
+    @field_validator("sql_source_time_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("it is not a time zone such as Europe/Berlin or UTC")
+        return value
+
     @field_validator("smtp_url")
     @classmethod
     def _names_a_mail_server(cls, value: SecretStr | None) -> SecretStr | None:
@@ -319,7 +353,7 @@ class Settings(BaseSettings):
             open_mailer(value.get_secret_value())  # its ValueError says what is wrong, without the password
         return value
 
-    @field_validator("cdn_base_url", "dagster_url")
+    @field_validator("cdn_base_url", "dagster_url", "sql_source_base_url")
     @classmethod
     def _names_a_server(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
@@ -373,8 +407,7 @@ class Settings(BaseSettings):
     def catalogue_url(self) -> URL:
         """The catalogue's SQLAlchemy URL, with its password. Never log it."""
         if self.database_url is not None:
-            url = make_url(self.database_url.get_secret_value())
-            return url.set(drivername="mysql+pymysql") if url.drivername in {"mysql", "mariadb"} else url
+            return _with_driver(self.database_url)
         if self.mysql_host:
             return URL.create(
                 "mysql+pymysql",
@@ -385,6 +418,11 @@ class Settings(BaseSettings):
                 self.mysql_database,
             )
         return URL.create("sqlite", database=str(self.home / "catalogue.db"))
+
+    @property
+    def effective_sql_source_url(self) -> URL | None:
+        """The SQL source's URL, with its password; None for the catalogue itself. Never log it."""
+        return None if self.sql_source_url is None else _with_driver(self.sql_source_url)
 
     @property
     def effective_store_url(self) -> str:
@@ -398,7 +436,16 @@ def export_secrets(settings: Settings) -> None:
     Dagster shows the literal configuration of resources to everybody who can open its UI; resources therefore read
     secrets from the environment, and this makes sure that they are there, in child processes too.
     """
-    if settings.catalogue_url.password:
-        os.environ[DATABASE_URL_VARIABLE] = settings.catalogue_url.render_as_string(hide_password=False)
+    for variable, url in (
+        (DATABASE_URL_VARIABLE, settings.catalogue_url),
+        (SQL_SOURCE_URL_VARIABLE, settings.effective_sql_source_url),
+    ):
+        if url is not None and url.password:
+            os.environ[variable] = url.render_as_string(hide_password=False)
     if settings.smtp_url is not None:
         os.environ[SMTP_URL_VARIABLE] = settings.smtp_url.get_secret_value()
+
+
+def _with_driver(secret: SecretStr) -> URL:
+    url = make_url(secret.get_secret_value())
+    return url.set(drivername="mysql+pymysql") if url.drivername in {"mysql", "mariadb"} else url

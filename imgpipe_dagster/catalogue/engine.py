@@ -10,7 +10,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +29,19 @@ class CatalogueError(RuntimeError):
     """The catalogue cannot be used; the message says why and what to do, without secrets."""
 
 
-def connect(url: URL) -> Engine:
+def connect(url: URL, *, own: bool = True) -> Engine:
     """An engine for the catalogue at ``url``; no connection is made yet.
+
+    Args:
+        url: Where it is.
+        own: False for a database of somebody else, whose kind of journal is left as it is.
 
     Raises:
         CatalogueError: if the URL names neither SQLite nor MySQL/MariaDB.
     """
     match url.get_backend_name():
         case "sqlite":
-            return _connect_sqlite(url)
+            return _connect_sqlite(url, own=own)
         case "mysql" | "mariadb":
             return sa.create_engine(
                 url.update_query_dict({"charset": "utf8mb4"}),
@@ -73,7 +77,7 @@ def transact(
         except DBAPIError as error:
             if not is_transient(error) or time.monotonic() >= deadline:
                 raise
-            log.warning("The catalogue is busy or away (%s); trying again.", _short(error))
+            log.warning("The catalogue is busy or away (%s); trying again.", describe_error(error))
         time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
         pause = min(pause * 2, 2.0)
 
@@ -94,7 +98,12 @@ def describe_url(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def _connect_sqlite(url: URL) -> Engine:
+def describe_error(error: SQLAlchemyError) -> str:
+    """An error of the database for people: its first line, without the statement and its values."""
+    return str(getattr(error, "orig", None) or error).partition("\n")[0][:300]
+
+
+def _connect_sqlite(url: URL, *, own: bool) -> Engine:
     engine = sa.create_engine(url, connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
@@ -102,8 +111,9 @@ def _connect_sqlite(url: URL) -> Engine:
         dbapi_connection.isolation_level = None  # the begin event below starts transactions, not the driver
         # Other programs may have written text that is not UTF-8: one such row must not fail its whole batch.
         dbapi_connection.text_factory = lambda text: text.decode("utf-8", "replace")
-        dbapi_connection.execute("PRAGMA journal_mode = WAL")
-        dbapi_connection.execute("PRAGMA synchronous = NORMAL")
+        if own:
+            dbapi_connection.execute("PRAGMA journal_mode = WAL")
+            dbapi_connection.execute("PRAGMA synchronous = NORMAL")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -112,7 +122,3 @@ def _connect_sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
-
-
-def _short(error: DBAPIError) -> str:
-    return str(error.orig).splitlines()[0][:200]

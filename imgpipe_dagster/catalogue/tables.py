@@ -161,10 +161,22 @@ class ProductImage(Base):
     enhanced_sha256: Mapped[Digest | None]  # the file that qc_status is about
     batch_key: Mapped[BatchKey | None] = mapped_column(index=True)
     reason: Mapped[Code | None]
+    written_back: Mapped[Digest | None]  # of the answer that the SQL source was told last
+    written_back_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)  # the updated_at that this covers
+    # Kept by the database itself, so that no writer of a status has to think of the source.
+    write_back_due: Mapped[int | None] = mapped_column(
+        sa.Integer,
+        sa.Computed(
+            "CASE WHEN source = 'sql' AND status IN ('completed', 'failed') "
+            "AND (written_back_at IS NULL OR written_back_at <> updated_at) THEN 1 END",
+            persisted=True,
+        ),
+    )
     created_at: Mapped[Created]
     updated_at: Mapped[Created]
 
     __table_args__ = (
+        sa.Index(None, "write_back_due", "id"),
         sa.Index(None, "status", "id"),  # claims and status counts
         sa.Index(None, "status", "reason"),  # retry by reason
         sa.Index(None, "qc_status", "qc_priority", "id"),  # the review queue
@@ -438,6 +450,20 @@ class QcReviewLog(Base):
     previous: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     undoes_id: Mapped[int | None] = mapped_column(sa.BigInteger, unique=True)
     created_at: Mapped[Created] = mapped_column(index=True)
+
+
+# --- Sources ----------------------------------------------------------------------------------------------------------
+
+
+class SourceState(Base):
+    """How far a source has been read; what the state means is the source's own affair."""
+
+    __tablename__ = "source_states"
+
+    source: Mapped[str] = mapped_column(sa.String(50), primary_key=True)
+    state: Mapped[dict[str, Any]] = mapped_column(JSON)
+    version: Mapped[int] = mapped_column(sa.Integer)
+    updated_at: Mapped[Created]
 
 
 # --- Operation --------------------------------------------------------------------------------------------------------

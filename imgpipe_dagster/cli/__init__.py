@@ -15,6 +15,7 @@ from imgpipe_dagster.cli import (
     qc,
     runs,
     serve,
+    sources,
 )
 from imgpipe_dagster.cli.common import app, main
 
@@ -39,4 +40,5 @@ __all__ = [
     "qc",
     "runs",
     "serve",
+    "sources",
 ]

@@ -7,9 +7,9 @@ import dagster as dg
 import pytest
 import yaml
 
-from imgpipe_dagster.build import build_defs, catalogue_url
+from imgpipe_dagster.build import build_defs, shown_url
 from imgpipe_dagster.instance import PROJECT_DIR
-from imgpipe_dagster.settings import Settings, export_secrets
+from imgpipe_dagster.settings import DATABASE_URL_VARIABLE, Settings, export_secrets
 
 HEAVY = ["torch", "ultralytics", "tensorflow", "keras", "openvino", "nncf", "onnx", "boto3", "streamlit"]
 PURE = [
@@ -55,11 +55,12 @@ def test_checks(defs):
     ]
 
 
-def test_sensors_run_from_the_start(defs):
-    states = {sensor.name: sensor.default_status for sensor in defs.sensors}
-    assert states == dict.fromkeys(
-        ["alerts_sensor", "new_images_sensor", "run_failures_sensor"], dg.DefaultSensorStatus.RUNNING
-    )
+def test_sensors_and_which_of_them_run_from_the_start(defs, tmp_path):
+    on = {sensor.name: sensor.default_status.value for sensor in defs.sensors}
+    own = dict.fromkeys(["alerts_sensor", "new_images_sensor", "run_failures_sensor"], "RUNNING")
+    assert on == own | {"sql_source_sensor": "STOPPED"}
+    configured = build_defs(Settings(home=tmp_path, sql_source_query="SELECT 1 AS image_id, 'a.jpg' AS image"))
+    assert {sensor.default_status.value for sensor in configured.sensors} == {"RUNNING"}
 
 
 def test_every_asset_has_a_description_kinds_an_owner_and_batch_partitions(defs):
@@ -123,10 +124,10 @@ def test_a_password_reaches_the_resource_only_through_the_environment(tmp_path, 
     monkeypatch.delenv("IMGPIPE_DATABASE_URL", raising=False)
     settings = Settings(home=tmp_path, database_url=url)
     with pytest.raises(ValueError, match="environment"):
-        catalogue_url(settings)
+        shown_url(settings.catalogue_url, DATABASE_URL_VARIABLE)
     monkeypatch.setenv("IMGPIPE_DATABASE_URL", "something else")
     export_secrets(settings)
-    assert catalogue_url(settings) == dg.EnvVar("IMGPIPE_DATABASE_URL")
+    assert shown_url(settings.catalogue_url, DATABASE_URL_VARIABLE) == dg.EnvVar("IMGPIPE_DATABASE_URL")
 
 
 def test_the_mysql_variables_of_the_older_systems_name_a_catalogue(monkeypatch):

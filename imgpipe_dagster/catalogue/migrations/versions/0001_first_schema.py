@@ -282,6 +282,18 @@ def upgrade() -> None:
         sa.Column("enhanced_sha256", HEX_DIGEST, nullable=True),
         sa.Column("batch_key", sa.String(length=64), nullable=True),
         sa.Column("reason", sa.String(length=64), nullable=True),
+        sa.Column("written_back", HEX_DIGEST, nullable=True),
+        sa.Column("written_back_at", UTC_DATETIME, nullable=True),
+        sa.Column(
+            "write_back_due",
+            sa.Integer(),
+            sa.Computed(
+                "CASE WHEN source = 'sql' AND status IN ('completed', 'failed') "
+                "AND (written_back_at IS NULL OR written_back_at <> updated_at) THEN 1 END",
+                persisted=True,
+            ),
+            nullable=True,
+        ),
         sa.Column("created_at", UTC_DATETIME, server_default=utc_now(), nullable=False),
         sa.Column("updated_at", UTC_DATETIME, server_default=utc_now(), nullable=False),
         sa.CheckConstraint(
@@ -310,6 +322,9 @@ def upgrade() -> None:
     op.create_index(op.f("ix_product_images_status_id"), "product_images", ["status", "id"], unique=False)
     op.create_index(op.f("ix_product_images_status_reason"), "product_images", ["status", "reason"], unique=False)
     op.create_index(op.f("ix_product_images_temple_id"), "product_images", ["temple_id"], unique=False)
+    op.create_index(
+        op.f("ix_product_images_write_back_due_id"), "product_images", ["write_back_due", "id"], unique=False
+    )
     op.create_table(
         "published_enhancements",
         sa.Column("batch_key", sa.String(length=64), nullable=False),

@@ -1,0 +1,72 @@
+"""Reading every configured source now: from settings to sources. What a source is, is in ``sources/``; no Dagster."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy.engine import Engine
+
+from imgpipe_dagster.catalogue.batches import waiting_images
+from imgpipe_dagster.catalogue.imports import ImportReport
+from imgpipe_dagster.settings import Settings
+from imgpipe_dagster.sources.base import add_reports
+from imgpipe_dagster.sources.sql import SOURCE as SQL_SOURCE
+from imgpipe_dagster.sources.sql import SqlSourceConfig, open_sql_source
+
+
+@dataclass(frozen=True)
+class PollReport:
+    """What reading the sources gave.
+
+    Attributes:
+        sources: What became of the rows of each configured source, by its name.
+        told: Answers that the SQL source was told.
+        waiting: Images that wait to be processed now.
+    """
+
+    sources: dict[str, ImportReport] = field(default_factory=dict)
+    told: int = 0
+    waiting: int = 0
+
+    @property
+    def inserted(self) -> int:
+        """Rows that were taken over."""
+        return sum(report.inserted for report in self.sources.values())
+
+
+def poll_sources(settings: Settings, engine: Engine, *, anew: bool = False) -> PollReport:
+    """Take over what the configured sources have, to their ends, and tell the SQL source what it does not know.
+
+    Args:
+        settings: This installation's settings.
+        engine: The catalogue.
+        anew: Read the SQL source from its beginning; what is known stays as it is.
+
+    Raises:
+        SourceError: A source cannot be read.
+        sqlalchemy.exc.DBAPIError: The catalogue is away.
+    """
+    reports: dict[str, ImportReport] = {}
+    told = 0
+    if (config := sql_source_config(settings)) is not None:
+        with open_sql_source(config, engine) as source:
+            report, finished = ImportReport(), False
+            while not finished:
+                taken = source.take(anew=anew)
+                report, finished, anew = add_reports(report, taken.report), taken.finished, False
+            reports[SQL_SOURCE] = report
+            told = source.write_back()
+    waiting, _ = waiting_images(engine)
+    return PollReport(reports, told, waiting)
+
+
+def sql_source_config(settings: Settings) -> SqlSourceConfig | None:
+    """The SQL source that the settings describe, or None."""
+    if settings.sql_source_query is None:
+        return None
+    return SqlSourceConfig(
+        query=settings.sql_source_query,
+        url=settings.effective_sql_source_url,
+        update=settings.sql_source_update,
+        base_url=settings.sql_source_base_url,
+        time_zone=settings.sql_source_time_zone,
+        overlap_s=settings.sql_source_overlap_s,
+    )

@@ -1,0 +1,33 @@
+"""What the sources have in common: how they fail, and what a reading of one gives. No reading here."""
+
+from dataclasses import dataclass, field
+
+from imgpipe_dagster.catalogue.imports import ImportReport
+
+
+class SourceError(RuntimeError):
+    """A source cannot be read; the message says why and what to do, without secrets."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one reading of a source gave.
+
+    Attributes:
+        report: What became of the rows.
+        finished: Whether the source was read to its end; otherwise the next reading goes on.
+    """
+
+    report: ImportReport = field(default_factory=ImportReport)
+    finished: bool = True
+
+
+def add_reports(one: ImportReport, other: ImportReport, *, max_bad: int = 100) -> ImportReport:
+    """Both reports as one; of the bad rows the first ``max_bad`` are kept."""
+    return ImportReport(
+        one.read + other.read,
+        one.inserted + other.inserted,
+        one.known + other.known,
+        one.rejected + other.rejected,
+        (*one.bad, *other.bad)[:max_bad],
+    )

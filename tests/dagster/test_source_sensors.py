@@ -1,0 +1,50 @@
+"""The sensors that take rows over: what a tick does and says, whatever state the source is in."""
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from imgpipe_dagster.build import build_defs
+from imgpipe_dagster.settings import Settings
+
+QUERY = "SELECT id AS image_id, file AS image FROM shelf"
+
+
+@pytest.fixture
+def tick(pipeline):
+    """Ticks a sensor once: what it says."""
+
+    def evaluate(name, **settings):
+        defs = build_defs(Settings(home=pipeline.settings.home, **settings))
+        sensor = defs.resolve_sensor_def(name)
+        resources = {key: defs.resources[key] for key in sensor.required_resource_keys}
+        with dg.build_sensor_context(instance=pipeline.instance, resources=resources) as context:
+            return sensor.evaluate_tick(context).skip_message
+
+    return evaluate
+
+
+def test_a_tick_of_the_sql_source_takes_rows_over_and_tells_the_answers(pipeline, tick):
+    assert tick("sql_source_sensor") == "There is no SQL source: set IMGPIPE_SQL_SOURCE_QUERY."
+    assert "cannot be used (IMGPIPE_SQL_SOURCE_QUERY): no such table: shelf" in tick(
+        "sql_source_sensor", sql_source_query=QUERY
+    )
+    with pipeline.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE shelf (id INTEGER PRIMARY KEY, file TEXT, state TEXT)")
+        connection.exec_driver_sql("INSERT INTO shelf (file) VALUES ('nowhere.jpg'), ('page.jpg')")
+    pipeline.write("page.jpg", b"<!doctype html>")
+    source = {
+        "sql_source_query": QUERY,
+        "sql_source_update": "UPDATE shelf SET state = :reason WHERE id = :image_id",
+        "sql_source_base_url": pipeline.cdn.url_for(""),
+    }
+    assert tick("sql_source_sensor", **source) == "2 rows taken over, 0 refused, 0 answers told."
+    pipeline.run(pipeline.claim())
+    assert tick("sql_source_sensor", **source) == "0 rows taken over, 0 refused, 2 answers told."
+    assert pipeline.rows("shelf", "id", "state") == [(1, "http_not_found"), (2, "not_an_image")]
+    assert pipeline.rows("sensor_ticks", "sensor_name", "outcome") == [
+        ("sql_source_sensor", "0 rows taken over, 0 refused, 2 answers told.")
+    ]
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE source_states"))
+    assert "The catalogue cannot be used: no such table: source_states" in tick("sql_source_sensor", **source)
