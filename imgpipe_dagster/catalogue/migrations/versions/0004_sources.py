@@ -5,8 +5,8 @@ from alembic import op
 
 from imgpipe_dagster.catalogue.types import JSON, UTC_DATETIME, utc_now
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
