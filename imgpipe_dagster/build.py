@@ -99,6 +99,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             connect_timeout_s=settings.fetch_connect_timeout_s,
             attempts=settings.fetch_attempts,
             max_bytes=settings.fetch_max_bytes,
+            memory_bytes=settings.fetch_memory_bytes,
             max_redirects=settings.fetch_max_redirects,
             allow_networks=settings.fetch_allow_networks,
         ),

@@ -100,6 +100,9 @@ class Settings(BaseSettings):
         default=4, ge=1, description="Tries of one URL on 429, 5xx, timeouts and lost connections."
     )
     fetch_max_bytes: int = Field(default=32 * 2**20, ge=1, description="Largest file that is taken.")
+    fetch_memory_bytes: int = Field(
+        default=256 * 2**20, ge=1, description="Files on their way take no more memory at once; one more gets through."
+    )
     fetch_max_redirects: int = Field(default=5, ge=0, description="Redirects followed; each hop is checked again.")
     fetch_allow_networks: list[str] = Field(
         default_factory=list,

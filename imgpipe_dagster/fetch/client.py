@@ -3,7 +3,7 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Self
@@ -12,7 +12,8 @@ import aiohttp
 
 from imgpipe_dagster.fetch.addresses import guarded_connector
 from imgpipe_dagster.fetch.answers import FetchRequest, FetchResult
-from imgpipe_dagster.fetch.download import Downloader
+from imgpipe_dagster.fetch.budget import ByteBudget
+from imgpipe_dagster.fetch.download import Downloader, Opener
 from imgpipe_dagster.fetch.policy import FetchPolicy
 from imgpipe_dagster.fetch.urls import normalise, scheme_of
 
@@ -24,22 +25,24 @@ def fetch_all(
     policy: FetchPolicy,
     *,
     base_url: str | None = None,
-    openers: Mapping[str, Callable[[str], bytes]] | None = None,
+    openers: Mapping[str, Opener] | None = None,
 ) -> Iterator[FetchResult]:
     """Fetch files, many at once, and give the answers in the order in which they come.
 
     Every request is answered exactly once: with the file, or with the reason why there is none. Requests are taken from
     the iterable as answers are taken from here, in the caller's thread, and never more than ``2 * policy.connections``
-    of them are under way or waiting for the caller, however many there are. Closing the iterator stops all downloads.
+    of them are under way or waiting for the caller, however many there are. Their files take no more memory than
+    ``policy.memory_bytes`` and one file: beyond that, downloads wait. An answer's file counts until the next answer is
+    asked for. Closing the iterator stops all downloads.
 
     Args:
         requests: What to fetch.
         policy: Limits and manners.
         base_url: Prefix of requests that are only a file name.
         openers: Functions for URLs of other schemes, such as ``{"s3": read_object}``. They are called in threads with
-            the URL as it was given; redirects never lead to them. KeyError and FileNotFoundError mean that there is no
-            such file, PermissionError that it may not be read, any other exception that it cannot be reached; openers
-            retry for themselves.
+            the URL as it was given and with ``policy.max_bytes``: of a larger file, one byte more is enough. Redirects
+            never lead to them. KeyError and FileNotFoundError mean that there is no such file, PermissionError that it
+            may not be read, any other exception that it cannot be reached; openers retry for themselves.
 
     Returns:
         An iterator of answers. It is a generator: close it, or take it to its end.
@@ -66,17 +69,19 @@ def _answers(requests: Iterator[FetchRequest], fetcher: "_FetchThread", window: 
             result = fetcher.next_result()
             pending -= 1
             yield result
+            if result.data is not None:
+                fetcher.note_taken(len(result.data))
+            del result  # nothing here holds the file while the next answer is waited for
 
 
 class _FetchThread:
     """A thread with an event loop that answers submitted requests, from ``with`` to the end of it."""
 
-    def __init__(
-        self, policy: FetchPolicy, base_url: str | None, openers: Mapping[str, Callable[[str], bytes]]
-    ) -> None:
+    def __init__(self, policy: FetchPolicy, base_url: str | None, openers: Mapping[str, Opener]) -> None:
         self._policy = policy
         self._base_url = base_url
         self._openers = openers
+        self._budget = ByteBudget(policy.memory_bytes)
         self._inbox: asyncio.Queue[FetchRequest] = asyncio.Queue()
         self._outbox: queue.SimpleQueue[FetchResult | BaseException] = queue.SimpleQueue()
 
@@ -102,6 +107,9 @@ class _FetchThread:
             raise result
         return result
 
+    def note_taken(self, size: int) -> None:
+        self._loop.call_soon_threadsafe(self._budget.take, size)
+
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._serving)
@@ -119,7 +127,7 @@ class _FetchThread:
             headers={"User-Agent": self._policy.user_agent, "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=None, connect=self._policy.connect_timeout_s),
         )
-        downloader = Downloader(session, threads, self._policy, self._base_url, self._openers)
+        downloader = Downloader(session, threads, self._budget, self._policy, self._base_url, self._openers)
         try:
             async with session, asyncio.TaskGroup() as workers:
                 for _ in range(self._policy.connections):

@@ -17,11 +17,16 @@ from yarl import URL
 
 from imgpipe_dagster.fetch.addresses import AddressNotAllowedError
 from imgpipe_dagster.fetch.answers import FetchRequest, FetchResult
+from imgpipe_dagster.fetch.budget import ByteBudget, Share
 from imgpipe_dagster.fetch.policy import FetchPolicy
 from imgpipe_dagster.fetch.urls import complete, normalise, redact, scheme_of
 from imgpipe_dagster.reasons import Reason
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+Opener = Callable[[str, int], bytes]
+"""Reads the file at a URL. The number is how many bytes are wanted at most; of a larger file one more is enough."""
 
 
 class Downloader:
@@ -30,6 +35,7 @@ class Downloader:
     Args:
         session: The session; its connector is what keeps forbidden addresses out.
         threads: Where openers run.
+        budget: What files may hold of memory; who takes an answer with a file must say so there.
         policy: Limits and manners.
         base_url: Completes requests that are only a file name.
         openers: Functions that fetch the URLs of other schemes; see :func:`imgpipe_dagster.fetch.client.fetch_all`.
@@ -39,12 +45,14 @@ class Downloader:
         self,
         session: aiohttp.ClientSession,
         threads: Executor,
+        budget: ByteBudget,
         policy: FetchPolicy,
         base_url: str | None,
-        openers: Mapping[str, Callable[[str], bytes]],
+        openers: Mapping[str, Opener],
     ) -> None:
         self._session = session
         self._threads = threads
+        self._budget = budget
         self._policy = policy
         self._base_url = base_url
         self._openers = openers
@@ -55,8 +63,10 @@ class Downloader:
         data = failure = None
         try:
             data = await self._fetch(request.url, trail)
+            self._budget.finish(trail.share)
         except _FetchError as error:
             failure = error
+            self._budget.drop(trail.share)
         return FetchResult(
             key=request.key,
             url=request.url,
@@ -83,9 +93,11 @@ class Downloader:
             return await self._open(self._openers[scheme], text, trail)
         return await self._download(_http_url(text), trail)
 
-    async def _open(self, opener: Callable[[str], bytes], url: str, trail: "_Trail") -> bytes:
+    async def _open(self, opener: Opener, url: str, trail: "_Trail") -> bytes:
         trail.url, trail.attempts = url, 1
-        opened = asyncio.get_running_loop().run_in_executor(self._threads, opener, url)
+        max_bytes = self._policy.max_bytes
+        await self._budget.grow(trail.share, max_bytes)  # how many they are is known when they are there
+        opened = asyncio.get_running_loop().run_in_executor(self._threads, opener, url, max_bytes)
         await asyncio.wait({opened}, timeout=self._policy.timeout_s)
         if not opened.done():
             opened.cancel()
@@ -99,22 +111,24 @@ class Downloader:
                 raise _FetchError(Reason.ADDRESS_NOT_ALLOWED, str(error))
             case error:
                 raise _FetchError(Reason.CONNECT_FAILED, f"{type(error).__name__}: {error}")
-        if len(data) > self._policy.max_bytes:
-            raise _too_many_bytes(self._policy.max_bytes)
+        if len(data) > max_bytes:
+            raise _too_many_bytes(max_bytes)
+        self._budget.shrink(trail.share, len(data))
         return data
 
     async def _download(self, url: str, trail: "_Trail") -> bytes:
         for attempt in count(1):
             trail.attempts = attempt
             try:
-                async with asyncio.timeout(self._policy.timeout_s):
-                    return await self._attempt(url, trail)
+                async with asyncio.timeout(self._policy.timeout_s) as limit:
+                    return await self._attempt(url, trail, limit)
             except _FetchError as error:
                 failure = error
             except (AddressNotAllowedError, aiohttp.ClientError, OSError, ValueError) as error:
                 failure = _explain(error)
             if not failure.retry or attempt == self._policy.attempts:
                 raise failure
+            self._budget.drop(trail.share)
             await asyncio.sleep(self._pause(attempt, failure.retry_after_s))
         raise AssertionError("unreachable")
 
@@ -123,7 +137,7 @@ class Downloader:
         backoff = random.uniform(0, self._policy.backoff_s * 2 ** (attempt - 1))  # noqa: S311 - spreads load, no secret
         return min(retry_after_s + backoff, self._policy.max_retry_after_s)
 
-    async def _attempt(self, url: str, trail: "_Trail") -> bytes:
+    async def _attempt(self, url: str, trail: "_Trail", limit: asyncio.Timeout) -> bytes:
         for _ in range(self._policy.max_redirects + 1):
             trail.url = url
             async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
@@ -131,9 +145,29 @@ class Downloader:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
                     _check_status(response)
-                    return await _read(response, self._policy.max_bytes)
+                    return await self._read(response, trail.share, limit)
             url = _http_url(urljoin(url, location))
         raise _FetchError(Reason.TOO_MANY_REDIRECTS, f"more than {self._policy.max_redirects} redirects")
+
+    async def _read(self, response: aiohttp.ClientResponse, share: Share, limit: asyncio.Timeout) -> bytes:
+        max_bytes = self._policy.max_bytes
+        if (response.content_length or 0) > max_bytes:
+            raise _too_many_bytes(max_bytes)
+        chunks: list[bytes] = []
+        async for chunk in response.content.iter_any():
+            if share.held + len(chunk) > max_bytes:
+                raise _too_many_bytes(max_bytes)
+            await self._hold(share, len(chunk), limit)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def _hold(self, share: Share, size: int, limit: asyncio.Timeout) -> None:
+        """Count bytes that have come. While they wait for room the clock stands: that is not the server's doing."""
+        now = asyncio.get_running_loop().time
+        ends, began = limit.when() or now(), now()
+        limit.reschedule(None)
+        await self._budget.grow(share, size)
+        limit.reschedule(ends + now() - began)
 
 
 @dataclass(slots=True)
@@ -144,6 +178,7 @@ class _Trail:
     url: str | None = None
     status: int | None = None
     attempts: int = 0
+    share: Share = field(default_factory=Share)
 
 
 class _FetchError(Exception):
@@ -204,19 +239,6 @@ def parse_retry_after(value: str | None, now: datetime) -> float:
     except ValueError:
         return 0
     return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())
-
-
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    if (response.content_length or 0) > max_bytes:
-        raise _too_many_bytes(max_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_many_bytes(max_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _too_many_bytes(max_bytes: int) -> _FetchError:

@@ -15,6 +15,7 @@ class ImageFetcherResource(dg.ConfigurableResource):
     connect_timeout_s: float = Field(default=10, description="Seconds to connect.")
     attempts: int = Field(default=4, description="Tries on 429, 5xx, timeouts and lost connections.")
     max_bytes: int = Field(default=32 * 2**20, description="Largest file that is taken.")
+    memory_bytes: int = Field(default=256 * 2**20, description="Bytes of files in memory at once, and one file more.")
     max_redirects: int = Field(default=5, description="Redirects followed.")
     allow_networks: list[str] = Field(default_factory=list, description="Private networks that may be fetched from.")
 
@@ -26,6 +27,7 @@ class ImageFetcherResource(dg.ConfigurableResource):
             connect_timeout_s=self.connect_timeout_s,
             attempts=self.attempts,
             max_bytes=self.max_bytes,
+            memory_bytes=self.memory_bytes,
             max_redirects=self.max_redirects,
             allow_networks=tuple(self.allow_networks),
         )

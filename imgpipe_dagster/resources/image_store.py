@@ -28,7 +28,7 @@ class ImageStoreResource(dg.ConfigurableResource):
             self._store = open_store(self.url, s3_client=self._s3_client() if self._is_s3 else None)
         return self._store
 
-    def openers(self) -> Mapping[str, Callable[[str], bytes]]:
+    def openers(self) -> Mapping[str, Callable[[str, int], bytes]]:
         """How images are read that are in the store already, or in the bucket that it is in."""
         openers = {STORED_SCHEME: stored_image_reader(self.store)}
         return {**openers, "s3": own_bucket_reader(self.url, self._s3_client())} if self._is_s3 else openers

@@ -50,8 +50,12 @@ class ImageStore(Protocol):
         """
         ...
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, at_most: int | None = None) -> bytes:
         """Read an object.
+
+        Args:
+            key: Which.
+            at_most: Only so many of its first bytes.
 
         Raises:
             ObjectNotFoundError: No object has this key.

@@ -59,10 +59,10 @@ class LocalStore:
             # Also when the file was there: another writer may have renamed it and not yet got this far.
             _sync_folder(path.parent)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, at_most: int | None = None) -> bytes:
         """Read an object; see `ImageStore.get`."""
-        with self._errors(key, reading=True):
-            return self._path(key).read_bytes()
+        with self._errors(key, reading=True), self._path(key).open("rb") as file:
+            return file.read(-1 if at_most is None else at_most)
 
     def head(self, key: str) -> ObjectInfo:
         """Size and age of an object; see `ImageStore.head`."""

@@ -58,11 +58,11 @@ class S3Store:
         with self._errors(key):
             self._client.put_object(Bucket=self.bucket, Key=name, Body=data, **extra)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, at_most: int | None = None) -> bytes:
         """Read an object; see `ImageStore.get`."""
         name = self._name(key)
         with self._errors(key), self._client.get_object(Bucket=self.bucket, Key=name)["Body"] as body:
-            return body.read()
+            return body.read(at_most)
 
     def head(self, key: str) -> ObjectInfo:
         """Size and age of an object; see `ImageStore.head`."""

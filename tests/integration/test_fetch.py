@@ -378,7 +378,7 @@ def test_a_redirect_loop_ends(server):
 )
 def test_a_redirect_to_a_forbidden_place_is_refused(server, location, reason):
     server.routes["/a"] = answer(302, Location=location)
-    result = fetch_one(server.url + "/a", openers={"s3": lambda url: b"secret"})
+    result = fetch_one(server.url + "/a", openers={"s3": lambda url, _: b"secret"})
     assert (result.reason, result.attempts) == (reason, 1)
 
 
@@ -578,8 +578,8 @@ def test_credentials_in_a_url_are_sent_and_never_shown(server, caplog):
 
 def test_an_opener_answers_for_its_scheme_with_the_url_as_given():
     seen = []
-    result = fetch_one("s3://bucket/a b%20c.jpg", openers={"s3": lambda url: seen.append(url) or b"x"})
-    assert (result.data, result.attempts, seen) == (b"x", 1, ["s3://bucket/a b%20c.jpg"])
+    result = fetch_one("s3://bucket/a b%20c.jpg", openers={"s3": lambda *asked: seen.append(asked) or b"x"})
+    assert (result.data, result.attempts, seen) == (b"x", 1, [("s3://bucket/a b%20c.jpg", POLICY.max_bytes)])
 
 
 @pytest.mark.parametrize(
@@ -591,7 +591,7 @@ def test_an_opener_answers_for_its_scheme_with_the_url_as_given():
     ],
 )
 def test_an_opener_that_raises_is_a_reason(error, reason):
-    def opener(url):
+    def opener(*_):
         raise error
 
     result = fetch_one("s3://bucket/a.jpg", openers={"s3": opener})
@@ -600,7 +600,7 @@ def test_an_opener_that_raises_is_a_reason(error, reason):
 
 
 def test_credentials_in_an_openers_message_are_not_shown():
-    def opener(url):
+    def opener(*_):
         raise RuntimeError("no answer from https://user:hunter2@s3.example/")
 
     result = fetch_one("s3://bucket/a.jpg", openers={"s3": opener})
@@ -609,7 +609,7 @@ def test_credentials_in_an_openers_message_are_not_shown():
 
 def test_an_opener_is_held_to_the_limits_of_bytes_and_time():
     released = threading.Event()
-    openers = {"big": lambda url: bytes(POLICY.max_bytes + 1), "slow": lambda url: released.wait(20) and b""}
+    openers = {"big": lambda _, size: bytes(size + 1), "slow": lambda *_: released.wait(20) and b""}
     assert fetch_one("big:x", openers=openers).reason == Reason.TOO_MANY_BYTES
     started = time.monotonic()
     assert fetch_one("slow:x", replace(POLICY, timeout_s=0.3), openers=openers).reason == Reason.TIMEOUT
@@ -662,6 +662,44 @@ def test_memory_stays_bounded_however_many_files_a_slow_reader_has_ordered(serve
     tracemalloc.stop()
     assert len(taken) == 500
     assert peak < 10 * POLICY.connections * size
+
+
+@pytest.fixture
+def distant_server(tmp_path):
+    """URL of a server in a process of its own, whose buffers are not ours; it serves the files of `tmp_path`."""
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        yield f"http://127.0.0.1:{process.stdout.readline().split()[5]}"
+        process.kill()
+
+
+def test_memory_stays_bounded_however_large_the_files_are(distant_server, tmp_path):
+    size = POLICY.max_bytes
+    (tmp_path / "a").write_bytes(bytes(size))
+    urls = [distant_server + "/a", "own:x"]
+    requests = (FetchRequest(key, urls[key % 2]) for key in range(60))
+    policy = replace(POLICY, memory_bytes=3 * size, timeout_s=1)
+    tracemalloc.start()
+    answered = []
+    for result in fetch_all(requests, policy, openers={"own": lambda _, at_most: bytes(at_most)}):
+        if not answered:
+            time.sleep(2)  # longer than a download may take: waiting for the reader does not count
+        assert (len(result.data or b""), result.detail, result.attempts) == (size, "", 1)
+        answered.append(result.key)
+        del result
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sorted(answered) == list(range(60))
+    assert (
+        peak < 10 * size
+    )  # the limit, one file beyond it, copies of two, the buffers of 8 connections; 16 are asked for
+
+
+def test_files_larger_than_the_memory_for_files_come_one_by_one(server):
+    server.routes["/a"] = answer(200, bytes(100_000))
+    requests = [FetchRequest(key, server.url + "/a") for key in range(20)]
+    results = list(fetch_all(requests, replace(POLICY, memory_bytes=1)))
+    assert [len(result.data) for result in results] == [100_000] * 20
 
 
 def test_a_slow_file_does_not_hold_up_the_others(server):

@@ -39,6 +39,12 @@ def test_what_cannot_be_read_has_a_reason(fetch, url, reason):
     assert (result.data, result.reason) == (None, reason)
 
 
+def test_of_an_object_that_is_too_large_no_more_is_read_than_shows_it(s3_client, s3_bucket):
+    s3_client.put_object(Bucket=s3_bucket, Key="incoming/video.mp4", Body=bytes(100_000))
+    reader = own_bucket_reader(f"s3://{s3_bucket}/imgpipe", s3_client)
+    assert len(reader(f"s3://{s3_bucket}/incoming/video.mp4", 1000)) == 1001
+
+
 @pytest.fixture(params=["local", "s3"])
 def store(request, tmp_path):
     if request.param == "local":

@@ -25,12 +25,14 @@ def test_what_was_put_is_read_back_byte_by_byte(store):
     data = bytes(range(256)) * 4000
     store.put("images/ab/x.jpg", data, content_type="image/jpeg")
     assert store.get("images/ab/x.jpg") == data
+    assert store.get("images/ab/x.jpg", at_most=300) == data[:300]
 
 
 def test_an_empty_object_is_an_object(store):
     store.put("empty", b"")
     assert store.exists("empty")
     assert store.get("empty") == b""
+    assert store.get("empty", at_most=2) == b""
 
 
 def test_head_tells_size_and_time_in_utc(store):
