@@ -137,7 +137,7 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
         connection.execute(sa.insert(table).from_select(list(columns), query.select_from(source).where(*where)))
 
     with engine.begin() as connection:
-        state = sa.case((n > is_open, "claimed"), (n > failed, "failed"), (n > held, "held"), else_="analysed")
+        state = sa.case((n > is_open, "claimed"), (n > failed, "failed"), (n > held, "held"), else_="enhanced")
         columns = {"batch_key": batch_key(n), "state": state, "image_count": batch_size}
         insert(connection, ImageBatch, columns, _numbers(engine, 1, batch_count))
         insert(connection, Sku, {"sku_id": _named("SKU", n)}, _numbers(engine, 0, image_count // 5))
@@ -235,7 +235,7 @@ def calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
             connection.scalars(
                 sa.select(ImageBatch.batch_key).where(ImageBatch.state == state).order_by(ImageBatch.id.desc()).limit(1)
             ).one()
-            for state in (BatchState.ANALYSED, BatchState.FAILED, BatchState.HELD)
+            for state in (BatchState.ENHANCED, BatchState.FAILED, BatchState.HELD)
         )
     yield "tick: require_current", lambda: schema.require_current(engine)
     yield "tick: open_batches", lambda: batches.open_batches(engine)

@@ -37,7 +37,8 @@ def replace_batch(
     """Make ``frame`` the rows of one batch in table ``name``, in one transaction.
 
     The same frame twice gives the same rows. Where the table has ``created_at``, an image keeps the time of its first
-    row in any batch; new ones get the database's time.
+    row in any batch; new ones get the database's time. There the row of an image that has moved to another batch stays,
+    although the frame has none for it any more: it remembers that time until the other batch has answered.
 
     Args:
         engine: The catalogue.
@@ -59,9 +60,11 @@ def replace_batch(
         # Two runs of a batch take turns: neither sees the other's new rows when it deletes, but both when they insert.
         own = sa.select(ImageBatch.id).where(ImageBatch.batch_key == batch_key)
         connection.execute(own.with_for_update())
-        if rows and "created_at" in table.c:
+        replaced = sa.delete(table).where(table.c.batch_key == batch_key)
+        if "created_at" in table.c:
             _keep_first_created(connection, table, rows)
-        connection.execute(sa.delete(table).where(table.c.batch_key == batch_key))
+            replaced = replaced.where(table.c.image_id.not_in(_moved_on(connection, table, batch_key, rows)))
+        connection.execute(replaced)
         for start in range(0, len(rows), _CHUNK):
             connection.execute(sa.insert(table), rows[start : start + _CHUNK])
         if then is not None:
@@ -118,6 +121,16 @@ def _keep_first_created(connection: Connection, table: sa.Table, rows: list[dict
     for row in rows:
         row["created_at"] = first.get(row["image_id"], now)
         row["updated_at"] = now
+
+
+def _moved_on(connection: Connection, table: sa.Table, batch_key: str, rows: list[dict[str, Any]]) -> set[int]:
+    """Images that have rows of the batch, belong to another one now, and are not among ``rows``."""
+    query = (
+        sa.select(table.c.image_id)
+        .join(ProductImage, ProductImage.id == table.c.image_id)
+        .where(table.c.batch_key == batch_key, ProductImage.batch_key != batch_key)
+    )
+    return set(connection.scalars(query)) - {row["image_id"] for row in rows}
 
 
 def _pandas_type(column: sa.Column[Any]) -> str:

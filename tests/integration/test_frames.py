@@ -97,6 +97,24 @@ def test_microseconds_of_the_first_answer_survive(engine):
     assert 0 <= last_prediction_age_s(engine) < 60
 
 
+def test_a_backfill_of_the_batch_that_an_image_has_left_does_not_forget_its_first_answer(engine):
+    with engine.begin() as connection:
+        for batch_key in ("b-1", "b-1"):
+            connection.execute(sa.insert(ProductImage).values(image_url="u", status="completed", batch_key=batch_key))
+    answers = pd.DataFrame({"image_id": [1, 2], "status": "predicted", "object_count": 0})
+    replace_batch(engine, "image_predictions", "b-1", answers)
+    first = load_batch(engine, "image_predictions", "b-1")["created_at"][0]
+
+    with engine.begin() as connection:
+        connection.execute(sa.update(ProductImage).where(ProductImage.id == 1).values(batch_key="b-2"))
+    for left in (answers.tail(1), answers.head(0)):
+        assert replace_batch(engine, "image_predictions", "b-1", left) == len(left)
+        assert load_batch(engine, "image_predictions", "b-1", counting=True)["image_id"].tolist() == [2] * len(left)
+    replace_batch(engine, "image_predictions", "b-1", answers)  # a run that began before the image moved
+    replace_batch(engine, "image_predictions", "b-2", answers.head(1))
+    assert load_batch(engine, "image_predictions", "b-2")["created_at"].tolist() == [first]
+
+
 def test_runs_that_write_the_same_batch_at_once_leave_its_rows_once(engine):
     frame = pd.DataFrame({"image_id": range(200), "object_count": 1, "model_version": "m"})
     errors = []
