@@ -31,6 +31,8 @@ class AlertKind(StrEnum):
     ENHANCEMENT_FAILED = "enhancement_failed"
     CHECK_FAILED = "check_failed"
     DEAD_LETTER = "dead_letter"
+    SOURCE_REJECTED = "source_rejected"
+    WRITE_BACK_REFUSED = "write_back_refused"
     TEST = "test"
 
     @property
@@ -46,6 +48,8 @@ _FAILURES = frozenset(
         AlertKind.ENHANCEMENT_FAILED,
         AlertKind.CHECK_FAILED,
         AlertKind.DEAD_LETTER,
+        AlertKind.SOURCE_REJECTED,
+        AlertKind.WRITE_BACK_REFUSED,
     }
 )
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
-from imgpipe_dagster.catalogue.alerts import write_alert
+from imgpipe_dagster.catalogue.alerts import AlertKind, write_alert
 from imgpipe_dagster.catalogue.engine import connect, describe_error, is_transient, transact
 from imgpipe_dagster.catalogue.imports import BadRow, ImportReport, ImportRow, import_rows
 from imgpipe_dagster.catalogue.source_states import load_state, save_state
@@ -228,7 +228,7 @@ class SqlSource:
             transact(
                 self._catalogue,
                 lambda connection: write_alert(
-                    connection, kind="source_rejected", subject=subject, body=body, dedupe_key=key
+                    connection, kind=AlertKind.SOURCE_REJECTED, subject=subject, body=body, dedupe_key=key
                 ),
             )
 
@@ -241,7 +241,7 @@ class SqlSource:
         for answer, why in refused:
             write_alert(
                 connection,
-                kind="write_back_refused",
+                kind=AlertKind.WRITE_BACK_REFUSED,
                 subject=f"The SQL source refuses the answer for its row {answer.source_ref}",
                 body=f"{why}\nIt is told again when the answer changes.",
                 dedupe_key=f"write_back_refused:{answer.catalogue_id}:{digests[answer.catalogue_id]}",
