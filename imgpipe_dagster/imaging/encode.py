@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
-_QUALITIES = (20, 95)
+_QUALITIES = range(20, 96)
 _MOST_ENCODES = 5
 _LEAST_FILL = 0.8
 # Room for what encoders cannot reach exactly: a guess aims below the target.
@@ -86,35 +86,49 @@ def encode(
 
 
 def _encode_within(picture: Image.Image, output: OutputFormat, target: float) -> Encoded:
-    lowest, highest = _QUALITIES
     known: dict[int, bytes] = {}
     quality = 85
     while len(known) < _MOST_ENCODES:
         known[quality] = _write(picture, output, quality)
-        fitting = [tried for tried, data in known.items() if len(data) <= target]
-        best = max(fitting, default=None)
-        above = min((tried for tried in known if tried not in fitting), default=highest + 1)
-        if best is not None and (best + 1 >= above or len(known[best]) >= _LEAST_FILL * target):
-            break
-        if best is None and above == lowest:
+        best = max((tried for tried, data in known.items() if len(data) <= target), default=None)
+        above = min((tried for tried, data in known.items() if len(data) > target), default=101)
+        between = [untried for untried in _qualities(output) if (best or 0) < untried < above]
+        if not between or (best is not None and len(known[best]) >= _LEAST_FILL * target):
             break
         # The last encode is spent on having a file that fits.
         last_chance = best is None and len(known) == _MOST_ENCODES - 1
-        quality = lowest if last_chance else _guess(known, target, (best or lowest - 1) + 1, above - 1)
+        guess = 0 if last_chance else _guess(known, target)
+        quality = max((untried for untried in between if untried <= guess), default=between[0])
     best = max((tried for tried, data in known.items() if len(data) <= target), default=None)
     chosen = min(known) if best is None else best
     return Encoded(known[chosen], output, chosen, len(known), best is None)
 
 
-def _guess(known: dict[int, bytes], target: float, low: int, high: int) -> int:
-    """A quality between low and high whose file should be a little smaller than the target."""
+@cache
+def _qualities(output: OutputFormat) -> tuple[int, ...]:
+    """The qualities to choose from: those at which plain white stays 255, 255, 255, as marketplaces ask for.
+
+    At some low ones the quantisation of a block's mean has no step there, and white comes out as 254 or 253. In WebP,
+    whose blocks lean on their neighbours, a block of a picture may come out as 254 even so, below quality 60 or so.
+    """
+    white = Image.new("RGB", (64, 64), "white")
+
+    def stays_white(quality: int) -> bool:
+        with Image.open(io.BytesIO(_write(white, output, quality))) as decoded:
+            return decoded.convert("RGB").getextrema() == ((255, 255),) * 3
+
+    return tuple(quality for quality in _QUALITIES if stays_white(quality))
+
+
+def _guess(known: dict[int, bytes], target: float) -> float:
+    """A quality whose file should be a little smaller than the target."""
     tried = sorted(known, key=lambda quality: abs(np.log(len(known[quality]) / (_AIM * target))))[:2]
     if len(tried) == 2:
         slope = (np.log(len(known[tried[0]])) - np.log(len(known[tried[1]]))) / (tried[0] - tried[1])
     else:
         slope = 0.035
     step = np.log(_AIM * target / len(known[tried[0]])) / max(slope, 0.005)
-    return int(np.clip(round(tried[0] + step), low, high))
+    return tried[0] + step
 
 
 def _picture(image: np.ndarray, alpha: np.ndarray | None) -> Image.Image:

@@ -194,7 +194,9 @@ def _enlargement(config: EnhancementConfig, longer: int) -> float:
 
 def frame_size(config: EnhancementConfig) -> tuple[int, int]:
     """Width and height of the standard frame."""
-    longer = max(config.min_dimension, config.rules.min_side or 0 if config.rules else 0)
+    longer = config.min_dimension
+    if config.rules is not None:
+        longer = min(max(longer, config.rules.min_side or 0), config.rules.max_side or longer)
     if config.aspect >= 1:
         return longer, max(1, round(longer / config.aspect))
     return max(1, round(longer * config.aspect)), longer

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from imgpipe_dagster.imaging.background import BackgroundMethod
 from imgpipe_dagster.imaging.colours import parse_colour
 from imgpipe_dagster.imaging.encode import OutputFormat
-from imgpipe_dagster.imaging.profiles import PROFILES, Profile
+from imgpipe_dagster.imaging.profiles import CUSTOM, PROFILES, Profile
 from imgpipe_dagster.imaging.quality import Quality
 
 TRANSPARENT, KEEP = "transparent", "keep"
@@ -66,7 +66,8 @@ class EnhancementConfig:
         sharpen: Amount of the unsharp mask; 0.6 is usual.
         target_kb: Largest size of the file in KB; None for no limit.
         output: The file's format; None is JPEG, or PNG where the background is transparent.
-        profile: A marketplace's rules to aim at.
+        profile: A marketplace's rules to aim at: a name of ``PROFILES``, or ``custom``.
+        custom_rules: The rules of the profile ``custom``.
     """
 
     mode: Mode = Mode.AUTO
@@ -84,6 +85,7 @@ class EnhancementConfig:
     target_kb: float | None = 500
     output: OutputFormat | None = None
     profile: str | None = None
+    custom_rules: Profile | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("mode", Mode), ("method", BackgroundMethod)):
@@ -98,8 +100,10 @@ class EnhancementConfig:
                 parse_colour(self.background)
             except ValueError as error:
                 raise ValueError(f"{error}, {TRANSPARENT} or {KEEP}") from error
-        if self.profile is not None and self.profile not in PROFILES:
-            raise ValueError(f"Unknown profile {self.profile!r}: use one of {', '.join(sorted(PROFILES))}")
+        if self.profile is not None and self.profile not in (*PROFILES, CUSTOM):
+            raise ValueError(f"Unknown profile {self.profile!r}: use one of {', '.join(sorted((*PROFILES, CUSTOM)))}")
+        if self.profile == CUSTOM and self.custom_rules is None:
+            raise ValueError("profile custom needs custom_rules, such as {'min_fill': 0.9, 'max_kb': 300}")
         if self.background == TRANSPARENT and self.output is OutputFormat.JPEG:
             raise ValueError("output 'jpeg' has no transparency: use png or webp")
         for name, (low, high) in RANGES.items():
@@ -117,20 +121,37 @@ class EnhancementConfig:
         return cls().overridden(values)
 
     def overridden(self, values: Mapping[str, Any]) -> "EnhancementConfig":
-        """Return this configuration with the values that are not None put over it: the group's, then the SKU's."""
+        """Return this configuration with the values that are not None put over it: the group's, then the SKU's.
+
+        A mode that is given without steps takes the place of steps that were set before.
+
+        Raises:
+            ValueError: As ``from_mapping``.
+        """
         known = {field.name for field in fields(self)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"Unknown setting {', '.join(unknown)}: use {', '.join(sorted(known))}")
         given = {name: value for name, value in values.items() if value is not None}
         for name, value in given.items():
-            wanted = (int, float) if name in RANGES else (list, tuple) if name == "steps" else (str,)
+            wanted = _kinds(name)
             if not isinstance(value, wanted) or isinstance(value, bool):
                 raise ValueError(f"{name} must be {' or '.join(kind.__name__ for kind in wanted)}, not {value!r}")  # noqa: TRY004 - callers catch one error
-        return replace(self, **{name: tuple(v) if name == "steps" else v for name, v in given.items()})
+        if "mode" in given:
+            given.setdefault("steps", None)
+        if given.get("steps") is not None:
+            given["steps"] = tuple(given["steps"])
+        if "custom_rules" in given:
+            given["custom_rules"] = Profile.custom(given["custom_rules"])
+        return replace(self, **given)
 
     def as_mapping(self) -> dict[str, Any]:
         """The settings that are not None as JSON takes them; ``from_mapping`` gives this configuration back."""
-        return {name: value for name, value in json.loads(json.dumps(asdict(self))).items() if value is not None}
+        values = json.loads(json.dumps(asdict(self)))
+        if self.custom_rules is not None:
+            values["custom_rules"] = {
+                name: value for name, value in values["custom_rules"].items() if name != "name" and value is not None
+            }
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def fingerprint(self) -> str:
@@ -146,6 +167,8 @@ class EnhancementConfig:
     @property
     def rules(self) -> Profile | None:
         """The marketplace's rules, if there is one."""
+        if self.profile == CUSTOM:
+            return self.custom_rules
         return PROFILES[self.profile] if self.profile else None
 
 
@@ -159,6 +182,19 @@ RANGES: dict[str, tuple[float, float]] = {
     "sharpen": (0, 2),
     "target_kb": (0.001, 1_000_000),
 }
+
+
+def _kinds(name: str) -> tuple[type, ...]:
+    """What a setting may be in a row or a JSON object."""
+    match name:
+        case "steps":
+            return list, tuple
+        case "custom_rules":
+            return (dict,)
+        case "min_dimension":
+            return (int,)
+        case _:
+            return (int, float) if name in RANGES else (str,)
 
 
 def _member(kind: type[_Choice], value: str, name: str) -> _Choice:

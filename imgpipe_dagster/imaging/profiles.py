@@ -1,10 +1,15 @@
 """What a marketplace asks of a main picture, as rules that are measured; each failed rule is named with its value."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from imgpipe_dagster.imaging.colours import parse_colour
+
+CUSTOM = "custom"
+"""The name of a profile whose rules are given with it."""
 
 
 @dataclass(frozen=True)
@@ -13,8 +18,8 @@ class Profile:
 
     Attributes:
         name: What configs and reports call it.
-        background: The exact colour #RRGGBB of every pixel without product.
-        min_fill: Least share of the frame's width or height, whichever is larger, that the product spans.
+        background: The exact colour of every pixel without product, by name or as #RRGGBB.
+        min_fill: Least share of the frame's width or height, whichever is larger, that the product spans, up to 1.
         min_side: Least length of the longer side in pixels.
         max_side: Greatest length of the longer side.
         max_kb: Greatest size of the file in KB.
@@ -26,6 +31,40 @@ class Profile:
     min_side: int | None = None
     max_side: int | None = None
     max_kb: float | None = None
+
+    @classmethod
+    def custom(cls, rules: Mapping[str, Any]) -> "Profile":
+        """The profile ``custom`` with these rules; those that are None are not asked for.
+
+        Raises:
+            ValueError: An unknown rule, a value that is not valid, or no rule at all; the message says what is.
+        """
+        given = {name: value for name, value in rules.items() if value is not None}
+        known = [field.name for field in fields(cls) if field.name != "name"]
+        if unknown := sorted(set(given) - set(known)):
+            raise ValueError(f"Unknown rule {', '.join(unknown)}: use {', '.join(known)}")
+        if not given:
+            raise ValueError(f"A custom profile needs at least one of the rules {', '.join(known)}")
+        for name, value in given.items():
+            _check_rule(name, value)
+        if given.get("max_side", float("inf")) < given.get("min_side", 0):
+            raise ValueError(f"max_side {given['max_side']} is less than min_side {given['min_side']}")
+        return cls(CUSTOM, **given)
+
+
+_LARGEST = {"min_fill": 1.0, "min_side": 10_000, "max_side": 100_000, "max_kb": 1_000_000.0}
+
+
+def _check_rule(name: str, value: object) -> None:
+    if name == "background":
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be str, not {value!r}")
+        parse_colour(value)
+        return
+    kinds = (int,) if name.endswith("_side") else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value <= _LARGEST[name]:
+        what = "a whole number" if name.endswith("_side") else "a number"
+        raise ValueError(f"{name} must be {what} above 0, up to {_LARGEST[name]:g}, not {value!r}")
 
 
 PROFILES = {

@@ -134,6 +134,20 @@ def test_the_profile_is_aimed_at_and_kept(plain: ProductPhoto):
     )
 
 
+def test_a_custom_profile_is_aimed_at_and_its_failed_rules_are_named(plain: ProductPhoto):
+    rules = {"background": "#FFFFFF", "min_fill": 0.95, "max_side": 600, "max_kb": 4}
+    result = enhance(plain.image, EnhancementConfig.from_mapping({"profile": "custom", "custom_rules": rules}))
+    assert result.size == (600, 600)
+    assert [(rule.rule, rule.passed) for rule in result.rules] == [
+        ("background", True),
+        ("min_fill", True),
+        ("max_side", True),
+        ("max_kb", False),
+    ]
+    assert result.rules[-1].value == len(result.encoded.data) / 1024
+    assert {"target_unreachable", "profile_max_kb"} <= set(result.review_reasons)
+
+
 def test_text_stays_as_sharp_as_it_was():
     for seed in (9010, 9011, 9012):
         photo = render_product(seed, width=1000, height=800)

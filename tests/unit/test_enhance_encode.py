@@ -35,13 +35,25 @@ def test_files_come_within_a_fifth_below_the_target_in_few_encodes(pictures: lis
 def test_a_target_that_cannot_be_reached_gives_the_smallest_file_and_says_so(pictures: list[np.ndarray]):
     encoded = encode(pictures[0], target_kb=2)
     assert encoded.target_unreachable
-    assert encoded.quality == 20
+    assert encoded.quality == 21
     assert len(encoded.data) > 2 * 1024
 
 
 def test_a_generous_target_gives_the_best_quality(pictures: list[np.ndarray]):
     encoded = encode(pictures[0], target_kb=100_000)
     assert (encoded.quality, encoded.target_unreachable) == (95, False)
+
+
+def test_white_stays_white_in_jpeg_whatever_the_target(pictures: list[np.ndarray]):
+    picture = np.full((700, 1400, 3), 255, np.uint8)
+    picture[:, 700:] = pictures[2]
+    qualities = set()
+    for target in np.geomspace(12, 60, 12):
+        encoded = encode(picture, target_kb=target)
+        qualities.add(encoded.quality)
+        with Image.open(io.BytesIO(encoded.data)) as published:
+            assert (np.asarray(published.convert("RGB"))[:, :640] == 255).all(), encoded.quality
+    assert len(qualities) > 5
 
 
 def test_the_same_picture_gives_the_same_bytes(pictures: list[np.ndarray]):
