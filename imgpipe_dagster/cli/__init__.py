@@ -8,6 +8,7 @@ from imgpipe_dagster.cli import (
     database,
     demo,
     enhancement,
+    enhancement_config,
     imports,
     installation,
     keys,
@@ -21,6 +22,7 @@ from imgpipe_dagster.cli.common import app, main
 
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(database.app, name="db")
+app.add_typer(enhancement_config.app, name="enhancement-config")
 app.add_typer(imports.app, name="import")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
@@ -32,6 +34,7 @@ __all__ = [
     "database",
     "demo",
     "enhancement",
+    "enhancement_config",
     "imports",
     "installation",
     "keys",

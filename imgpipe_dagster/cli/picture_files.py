@@ -4,17 +4,15 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
-
 from imgpipe_dagster.imaging.formats import DecodeError
+from imgpipe_dagster.imaging.threads import one_thread_a_picture
 from imgpipe_dagster.imaging.validate import ValidationLimits, Validator
 from imgpipe_dagster.reasons import Reason
 from imgpipe_dagster.settings import Settings
-from imgpipe_dagster.streams import map_unordered
+from imgpipe_dagster.streams import map_unordered, processors
 
 R = TypeVar("R")
 
@@ -27,7 +25,7 @@ class TrustedFiles:
         limits = ValidationLimits(
             max_pixels=settings.max_pixels, timeout_s=settings.decode_timeout_s, memory_mb=settings.decode_memory_mb
         )
-        self._validator = Validator(limits, workers=cores())
+        self._validator = Validator(limits, workers=processors())
 
     def __enter__(self) -> "TrustedFiles":
         self._validator.__enter__()
@@ -53,11 +51,6 @@ class TrustedFiles:
         if verdict.reason is not None:
             raise DecodeError(verdict.reason, verdict.detail)
         return data
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def printable(path: Path) -> str:
@@ -129,23 +122,14 @@ def work_in_order(work: Callable[[Path], R], files: Iterable[Path]) -> Iterator[
     """Do the work on each file, on all cores, and give the results in the order of the files."""
     ready: dict[int, R] = {}
     following = 0
-    with _one_thread_per_picture():
-        for number, result in map_unordered(lambda item: (item[0], work(item[1])), enumerate(files), threads=cores()):
+    with one_thread_a_picture():
+        for number, result in map_unordered(
+            lambda item: (item[0], work(item[1])), enumerate(files), threads=processors()
+        ):
             ready[number] = result
             while following in ready:
                 yield ready.pop(following)
                 following += 1
-
-
-@contextmanager
-def _one_thread_per_picture() -> Iterator[None]:
-    """Pictures are worked on side by side: OpenCV's own threads would only get in each other's way."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -19,6 +19,7 @@ COMMANDS = [
     *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
     *(["run"], ["status"], ["retry"], ["poll"], ["doctor"], ["models", "download"], ["demo"]),
     *(["enhance"], ["score"]),
+    *(["enhancement-config", name] for name in ("set", "unset", "show")),
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
     *(["serve"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     *(["alerts", name] for name in ("list", "test", "deliver", "mute")),
