@@ -9,6 +9,7 @@ import dagster as dg
 from sqlalchemy.engine import URL
 
 from imgpipe_dagster.alerts.configured import delivery_policy, watch_limits
+from imgpipe_dagster.assets.freshness import build_freshness_checks
 from imgpipe_dagster.catalogue.batches import BatchLimits
 from imgpipe_dagster.jobs import ANALYSE_ASSETS, ENHANCE_ASSETS, analyse, enhance
 from imgpipe_dagster.resources.database import DatabaseResource
@@ -24,7 +25,7 @@ from imgpipe_dagster.resources.table_io_manager import (
     PublishingIOManager,
     TableIOManager,
 )
-from imgpipe_dagster.sensors.alerts import build_alerts_sensor, build_run_failures_sensor
+from imgpipe_dagster.sensors.alerts import build_alerts_sensor, build_feeds_sensor, build_run_failures_sensor
 from imgpipe_dagster.sensors.new_images import AttemptLimits, build_new_images_sensor
 from imgpipe_dagster.sensors.sql_source import build_sql_source_sensor
 from imgpipe_dagster.settings import (
@@ -63,10 +64,12 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
     )
     return dg.Definitions(
         assets=assets,
+        asset_checks=build_freshness_checks(watch_limits(settings)),
         jobs=[analyse, enhance],
         sensors=[
             sensor,
             build_alerts_sensor(watch_limits(settings), delivery_policy(settings)),
+            build_feeds_sensor(watch_limits(settings)),
             build_run_failures_sensor(settings.max_attempts),
             build_sql_source_sensor(settings.sql_source_query, settings.sql_source_interval_s),
         ],

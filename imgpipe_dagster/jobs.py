@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from imgpipe_dagster.alerts.watch import FEED_CHECKS
 from imgpipe_dagster.assets.detections import detections
 from imgpipe_dagster.assets.enhancement import enhanced_images, published_enhancements
 from imgpipe_dagster.assets.ingest import raw_images, validated_images
@@ -15,7 +16,11 @@ ENHANCE_ASSETS = [enhanced_images, published_enhancements]
 analyse = dg.define_asset_job(
     name="analyse",
     description="From new rows to published predictions, for one batch of images.",
-    selection=dg.AssetSelection.assets(*ANALYSE_ASSETS),
+    # Freshness is a question to the whole catalogue: a sensor answers it, not each batch.
+    selection=dg.AssetSelection.assets(*ANALYSE_ASSETS)
+    - dg.AssetSelection.checks(
+        *(dg.AssetCheckKey(dg.AssetKey("image_predictions"), name) for name in FEED_CHECKS.values())
+    ),
     partitions_def=image_batches,
     executor_def=dg.in_process_executor,  # libraries and models load once a run
     tags={"dagster/max_retries": "0"},  # the batch's attempts are the only retry

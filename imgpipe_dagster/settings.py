@@ -272,6 +272,13 @@ class Settings(BaseSettings):
         description="Old predictions are stale only while images wait: for feeds that may be silent.",
     )
 
+    feed_freshness_minutes: float = Field(
+        default=1440, gt=0, description="A temple or source whose newest prediction is older is stale by itself."
+    )
+    feed_forget_days: float = Field(
+        default=30, gt=0, description="A temple or source that has been silent for longer is no longer expected."
+    )
+
     # Alerts
     smtp_url: SecretStr | None = Field(
         default=None, description=f"Where alert mails go: {SMTP_URL_HELP}. Recipients are in the table options."

@@ -16,6 +16,8 @@ def watch_limits(settings: Settings) -> WatchLimits:
     return WatchLimits(
         freshness_s=settings.freshness_minutes * 60,
         only_waiting=settings.freshness_only_waiting,
+        feed_s=settings.feed_freshness_minutes * 60,
+        forget_feed_s=settings.feed_forget_days * 86400,
         backlog_s=settings.backlog_alert_minutes * 60,
         disk_bytes=int(settings.disk_low_gib * 2**30),
         folders=(settings.home, *local),

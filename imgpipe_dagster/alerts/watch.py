@@ -8,8 +8,16 @@ from pathlib import Path
 from sqlalchemy.engine import Engine
 
 from imgpipe_dagster.alerts.freshness import Freshness, judge_freshness
-from imgpipe_dagster.catalogue.alerts import AlertKind, Condition, is_due, note_conditions
+from imgpipe_dagster.catalogue.alerts import AlertKind, Condition, is_due, note_conditions, raised_conditions
+from imgpipe_dagster.catalogue.engine import transact
+from imgpipe_dagster.catalogue.feeds import FeedAge, feed_ages
 from imgpipe_dagster.catalogue.pulse import Pulse, describe_backlog, take_pulse
+from imgpipe_dagster.catalogue.tables import FeedKind
+
+FEED_CHECKS = {FeedKind.TEMPLE: "every_temple_is_fresh", FeedKind.SOURCE: "every_source_is_fresh"}
+"""The asset checks on ``image_predictions`` that say whether each feed is fresh."""
+
+FEEDS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,8 @@ class WatchLimits:
     Attributes:
         freshness_s: Age of the newest prediction.
         only_waiting: Old predictions count only while images wait.
+        feed_s: Age of the newest prediction of each temple and each source.
+        forget_feed_s: A feed that has been silent for longer is not expected any more.
         backlog_s: Wait of an image in the queue.
         disk_bytes: Free space of every folder in ``folders``.
         folders: Folders that must not fill up.
@@ -27,6 +37,8 @@ class WatchLimits:
 
     freshness_s: float = 3600.0
     only_waiting: bool = False
+    feed_s: float = 86400.0
+    forget_feed_s: float = 30 * 86400.0
     backlog_s: float = 7200.0
     disk_bytes: int = 2 * 2**30
     folders: tuple[Path, ...] = ()
@@ -48,6 +60,18 @@ def observe(engine: Engine, limits: WatchLimits) -> tuple[Pulse, list[str]]:
     facts = describe_backlog(engine)
     told = [replace(condition, details={**condition.details, **facts}) for condition in due]
     return pulse, note_conditions(engine, told, pulse.conditions, remind_after_s=limits.remind_after_s)
+
+
+def observe_feeds(engine: Engine, limits: WatchLimits) -> tuple[list[Condition], list[str]]:
+    """Look at each temple and each source by itself, and write an alert for what has changed, as `observe` does.
+
+    Returns:
+        The verdict on the temples and that on the sources, and the subjects of the alerts that were written.
+    """
+    ages = feed_ages(engine)
+    found = [judge_feeds(ages, kind, limits) for kind in FeedKind]
+    known = transact(engine, raised_conditions, writes=False)
+    return found, note_conditions(engine, found, known, remind_after_s=limits.remind_after_s)
 
 
 def judge(pulse: Pulse, limits: WatchLimits) -> list[Condition]:
@@ -81,6 +105,27 @@ def judge_predictions(pulse: Pulse, limits: WatchLimits) -> Condition:
     over = "New images get their answers."
     stale = verdict is Freshness.STALE
     return Condition("predictions_stale", AlertKind.PREDICTIONS_STALE, stale, subject, body if stale else over, details)
+
+
+def judge_feeds(ages: list[FeedAge], kind: FeedKind, limits: WatchLimits) -> Condition:
+    """Whether a temple (or a source) has got no prediction for too long, while others may."""
+    expected = [age for age in ages if age.kind is kind and age.age_s <= limits.forget_feed_s]
+    stale = [age for age in expected if age.age_s > limits.feed_s]
+    shown = ", ".join(age.feed for age in stale[:FEEDS_SHOWN])
+    more = f" and {len(stale) - FEEDS_SHOWN} more" if len(stale) > FEEDS_SHOWN else ""
+    return Condition(
+        f"check:image_predictions:{FEED_CHECKS[kind]}",
+        AlertKind.CHECK_FAILED,
+        bool(stale),
+        f"{len(stale)} of {len(expected)} {kind}s are stale" if stale else f"Every {kind} is fresh again",
+        f"No prediction for: {shown}{more}. Look at what sends the images of each." if stale else "All send images.",
+        {
+            "expected": len(expected),
+            "stale": len(stale),
+            "longest silence": human_duration(max((age.age_s for age in expected), default=0.0)),
+            "allowed": human_duration(limits.feed_s),
+        },
+    )
 
 
 def judge_backlog(pulse: Pulse, limits: WatchLimits) -> Condition:
@@ -127,11 +172,10 @@ def human_duration(seconds: float) -> str:
     """A duration for people, such as ``3 h 20 min``."""
     if not math.isfinite(seconds):
         return "an unknown time"
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if minutes < 2:
+    if seconds < 120:
         return f"{seconds:.0f} s"
-    if hours < 2:
-        return f"{minutes:.0f} min"
-    if days < 2:
-        return f"{hours:.0f} h {int(minutes) % 60} min"
-    return f"{days:.0f} days"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 2 * 86400:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    return f"{seconds / 86400:.0f} days"

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import CatalogueError
+from imgpipe_dagster.catalogue.feeds import note_answers
 from imgpipe_dagster.catalogue.frames import replace_batch, to_records
 from imgpipe_dagster.catalogue.tables import BatchState, ImageBatch, ImageStatus, ProductImage, QcStatus
 from imgpipe_dagster.catalogue.types import utc_now
@@ -85,6 +86,7 @@ def _publish(connection: Connection, batch_key: str, answers: pd.DataFrame, enha
     if unanswered:
         raise CatalogueError(f"{unanswered} images of batch {batch_key} have no answer: materialize from raw_images.")
     to_enhance = of_batch.where(ProductImage.status == ImageStatus.COMPLETED, ProductImage.sku_id.is_not(None))
+    note_answers(connection, batch_key)
     closed = {"reason": None, "analysed_at": utc_now(), "updated_at": utc_now()}
     if enhance and connection.scalar(to_enhance):
         closed |= {"state": BatchState.ANALYSED, "attempt": 1, "heartbeat_at": utc_now()}

@@ -60,6 +60,13 @@ class Severity(StrEnum):
     INFO = "info"
 
 
+class FeedKind(StrEnum):
+    """What tells one feed of images from another."""
+
+    TEMPLE = "temple"
+    SOURCE = "source"
+
+
 class AlertState(StrEnum):
     """Where an alert stands. ``sent`` means that a mail server took it for at least one recipient."""
 
@@ -549,6 +556,18 @@ class AlertMute(Base):
 
     kind: Mapped[Code] = mapped_column(primary_key=True)
     muted_until: Mapped[dt.datetime] = mapped_column(UTC_DATETIME)
+
+
+class FeedFreshness(Base):
+    """When each feed last got a first answer: kept beside the rows, as one fresh feed hides a stale one."""
+
+    __tablename__ = "feed_freshness"
+
+    kind: Mapped[str] = mapped_column(sa.String(10), primary_key=True)
+    feed: Mapped[Identifier] = mapped_column(primary_key=True)
+    last_prediction_at: Mapped[dt.datetime] = mapped_column(UTC_DATETIME)
+
+    __table_args__ = (_one_of("kind", FeedKind),)
 
 
 class SensorTick(Base):

@@ -1,6 +1,7 @@
-"""The sensors of the alerts: one looks after the pipeline and delivers, one finds failed runs. Thin shells."""
+"""The sensors of the alerts: for the pipeline as a whole and delivery, for each feed, for failed runs. Thin shells."""
 
 import datetime as dt
+import json
 from collections.abc import Sequence
 
 import dagster as dg
@@ -8,9 +9,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from imgpipe_dagster.alerts.delivery import DeliveryPolicy, deliver_due
-from imgpipe_dagster.alerts.watch import WatchLimits, observe
+from imgpipe_dagster.alerts.watch import WatchLimits, observe, observe_feeds
+from imgpipe_dagster.assets.freshness import freshness_evaluation
 from imgpipe_dagster.catalogue.alerts import AlertKind, NewAlert, write_alerts
-from imgpipe_dagster.catalogue.tables import Severity
+from imgpipe_dagster.catalogue.tables import FeedKind, Severity
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.mailer import MailerResource
@@ -50,6 +52,32 @@ def watch_and_deliver(engine: Engine, mailer: MailerResource, limits: WatchLimit
         return "Nothing new; no mail is due."
     report = deliver_due(engine, mailer.open(), policy, fallback_sender=mailer.login, budget_s=DELIVERY_BUDGET_S)
     return " ".join([*(f"{subject}." for subject in written), f"{report.sent} mails sent.", *report.problems])
+
+
+def build_feeds_sensor(limits: WatchLimits) -> dg.SensorDefinition:
+    """The sensor that judges each temple and each source, and reports the verdicts as asset checks, without runs."""
+
+    @dg.sensor(
+        name="feeds_sensor",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reports whether each temple and each source is fresh, as checks of image_predictions.",
+    )
+    def feeds_sensor(
+        context: dg.SensorEvaluationContext, database: DatabaseResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        try:
+            found, written = observe_feeds(database.engine, limits)
+            note_tick(database.engine, "feeds_sensor", " ".join(written) or "Nothing new.")
+        except SQLAlchemyError as error:
+            return catalogue_skip(error)
+        verdicts = [freshness_evaluation(kind, condition) for kind, condition in zip(FeedKind, found, strict=True)]
+        told = json.dumps([[verdict.passed, verdict.description] for verdict in verdicts])
+        if told == context.cursor:
+            return dg.SkipReason("The verdicts are as they were.")
+        return dg.SensorResult(asset_events=verdicts, cursor=told)
+
+    return feeds_sensor
 
 
 def build_run_failures_sensor(max_attempts: int) -> dg.SensorDefinition:

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from imgpipe_dagster.catalogue.tables import Alert, ImagePrediction, Option
+from imgpipe_dagster.catalogue.tables import Alert, FeedFreshness, ImagePrediction, Option
 from imgpipe_dagster.catalogue.types import utc_in
 from imgpipe_dagster.resources.mailer import MailerResource
 
@@ -76,11 +76,59 @@ def test_stale_predictions_and_their_recovery_are_mailed_once_each(pipeline, tic
         tick("alerts_sensor", mailer=mailer)
     assert sorted(message["Subject"] for message in mailbox.Maildir(mailbox_folder)) == [
         "[imgpipe] Predictions are fresh again",
-        "[imgpipe] Predictions are stale: the newest is 3 h 47 min old".replace("3 h 47", "3 h 46"),
+        "[imgpipe] Predictions are stale: the newest is 2 h 46 min old",
     ]
     assert pipeline.rows("sensor_ticks", "sensor_name", "outcome") == [
         ("alerts_sensor", "Nothing new; no mail is due.")
     ]
+
+
+def feed_ages(pipeline, **seconds):
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.delete(FeedFreshness))
+        for name, age in seconds.items():
+            kind, feed = name.split("_")
+            row = {"kind": kind, "feed": feed, "last_prediction_at": utc_in(-age)}
+            connection.execute(sa.insert(FeedFreshness).values(row))
+
+
+def test_one_fresh_temple_does_not_hide_a_stale_one(pipeline):
+    defs = pipeline.defs()
+    sensor = defs.resolve_sensor_def("feeds_sensor")
+
+    def tick(cursor=None):
+        resources = {"database": defs.resources["database"]}
+        with dg.build_sensor_context(instance=pipeline.instance, cursor=cursor, resources=resources) as context:
+            return sensor(context)
+
+    day = 86400
+    feed_ages(pipeline, temple_7=2 * day, temple_8=10, temple_9=60 * day, source_kafka=10)
+    told = tick()
+    verdicts = {event.check_name: event for event in told.asset_events}
+    assert {name: event.passed for name, event in verdicts.items()} == {
+        "every_temple_is_fresh": False,
+        "every_source_is_fresh": True,
+    }
+    assert "No prediction for: 7." in verdicts["every_temple_is_fresh"].description
+    assert verdicts["every_temple_is_fresh"].metadata["expected"].value == 2, "one has been silent for months"
+    assert isinstance(tick(told.cursor), dg.SkipReason), "what has not changed is not told again"
+    feed_ages(pipeline, temple_7=10, temple_8=10)
+    assert all(event.passed for event in tick(told.cursor).asset_events)
+    subjects = [row.subject for row in alerts(pipeline)]
+    assert subjects == ["1 of 2 temples are stale", "Every temple is fresh again"]
+
+
+def test_a_published_batch_notes_its_feeds(pipeline, make_jpeg):
+    pipeline.write("a.jpg", make_jpeg(1))
+    pipeline.add_files("a.jpg", "a.jpg")
+    with pipeline.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE product_images SET temple_id = id, source = 'kafka'")
+    batch = pipeline.claim()
+    pipeline.run(batch)
+    assert pipeline.rows("feed_freshness", "kind", "feed") == [("source", "kafka"), ("temple", "1"), ("temple", "2")]
+    before = pipeline.rows("feed_freshness", "feed", "last_prediction_at")
+    pipeline.run(batch)
+    assert pipeline.rows("feed_freshness", "feed", "last_prediction_at") == before, "a re-run is no new prediction"
 
 
 def test_without_a_mail_server_the_tick_says_so_and_the_alert_waits(pipeline, tick):

@@ -50,6 +50,8 @@ def test_checks(defs):
         "enhanced_images.size_within_target_kb",
         "image_metrics.score_not_worse",
         "image_predictions.every_image_has_an_answer",
+        "image_predictions.every_source_is_fresh",
+        "image_predictions.every_temple_is_fresh",
         "raw_images.every_claimed_image_was_asked_for",
         "validated_images.images_decodable",
     ]
@@ -57,7 +59,7 @@ def test_checks(defs):
 
 def test_sensors_and_which_of_them_run_from_the_start(defs, tmp_path):
     on = {sensor.name: sensor.default_status.value for sensor in defs.sensors}
-    own = dict.fromkeys(["alerts_sensor", "new_images_sensor", "run_failures_sensor"], "RUNNING")
+    own = dict.fromkeys(["alerts_sensor", "feeds_sensor", "new_images_sensor", "run_failures_sensor"], "RUNNING")
     assert on == own | {"sql_source_sensor": "STOPPED"}
     configured = build_defs(Settings(home=tmp_path, sql_source_query="SELECT 1 AS image_id, 'a.jpg' AS image"))
     assert {sensor.default_status.value for sensor in configured.sensors} == {"RUNNING"}

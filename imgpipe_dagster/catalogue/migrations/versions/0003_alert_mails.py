@@ -1,4 +1,4 @@
-"""Alerts become mails: what is sent to whom, what lasts, what is muted."""
+"""Alerts become mails: what is sent to whom, what lasts, what is muted. How fresh each feed is."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -58,9 +58,21 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
     )
+    op.create_table(
+        "feed_freshness",
+        sa.Column("kind", sa.String(length=10), nullable=False),
+        sa.Column("feed", sa.String(length=100), nullable=False),
+        sa.Column("last_prediction_at", UTC_DATETIME, nullable=False),
+        sa.CheckConstraint("kind IN ('temple', 'source')", name=op.f("ck_feed_freshness_kind_known")),
+        sa.PrimaryKeyConstraint("kind", "feed", name=op.f("pk_feed_freshness")),
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("feed_freshness")
     op.drop_table("alert_mutes")
     op.drop_table("alert_conditions")
     op.drop_index(op.f("ix_alert_mails_topic_id"), table_name="alert_mails")
