@@ -10,7 +10,7 @@ import pandas as pd
 
 from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
 from imgpipe_dagster.catalogue.frames import replace_batch
-from imgpipe_dagster.imaging.draw import contact_sheet, draw_boxes, thumbnail, to_data_uri
+from imgpipe_dagster.imaging.draw import Caption, annotated_tile, class_legend, contact_sheet, to_data_uri
 from imgpipe_dagster.models.detector import Boxes, Detector
 from imgpipe_dagster.partitions import image_batches
 from imgpipe_dagster.resources.database import DatabaseResource
@@ -127,23 +127,25 @@ class ContactSheet:
 
     def __init__(self, image_ids: pd.Series) -> None:
         self._wanted = {int(image_id) for image_id in image_ids}
-        self._tiles: dict[int, tuple[np.ndarray, str]] = {}
+        self._tiles: dict[int, tuple[np.ndarray, Caption]] = {}
+        self._names: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def add(self, image_id: int, image: np.ndarray, boxes: Boxes, names: dict[int, str]) -> None:
         """Draw one image, if it is among those wanted. Called from the detector's threads."""
         if image_id in self._wanted:
-            tile = thumbnail(image, TILE_WIDTH, TILE_HEIGHT)
-            scale = tile.shape[1] / image.shape[1]  # drawn on the small picture, lines and letters stay readable
-            tile = draw_boxes(tile, boxes.xyxy * scale, boxes.class_id, names)
+            size = {"width": TILE_WIDTH, "height": TILE_HEIGHT}
+            tile = annotated_tile(image, boxes.xyxy, boxes.class_id, label=f"#{image_id}", **size)
             with self._lock:
-                self._tiles[image_id] = (tile, f"{image_id}: {len(boxes)} objects")
+                self._tiles[image_id] = tile
+                self._names.update((class_id, names[class_id]) for class_id in set(boxes.class_id.tolist()))
 
     def markdown(self) -> dg.MarkdownMetadataValue:
         """The sheet as an inline picture of about 20 KB."""
         if not self._tiles:
             return dg.MetadataValue.md("No valid image in this batch.")
-        jpeg = contact_sheet([self._tiles[image_id] for image_id in sorted(self._tiles)], max_bytes=SHEET_BYTES)
+        tiles = [self._tiles[image_id] for image_id in sorted(self._tiles)]
+        jpeg = contact_sheet(tiles, legend=class_legend(self._names), max_bytes=SHEET_BYTES)
         return dg.MetadataValue.md(f"![Annotated images]({to_data_uri(jpeg)})")
 
 

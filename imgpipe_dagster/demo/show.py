@@ -72,7 +72,7 @@ def add_rows(engine: Engine, files: list[tuple[str, DemoFile]]) -> None:
 def write_contact_sheet(settings: Settings, engine: Engine, path: Path) -> Path:
     """Draw the boxes of some images, those with the most objects among them, as one picture on disk."""
     from imgpipe_dagster.imaging.decode import decode_bgr
-    from imgpipe_dagster.imaging.draw import contact_sheet, draw_boxes, thumbnail
+    from imgpipe_dagster.imaging.draw import annotated_tile, class_legend, contact_sheet
     from imgpipe_dagster.store.opening import open_store
 
     store = open_store(settings.effective_store_url)
@@ -88,21 +88,17 @@ def write_contact_sheet(settings: Settings, engine: Engine, path: Path) -> Path:
         .order_by(DetectedImage.object_count.desc(), ValidatedImage.image_id)
         .limit(SHEET_TILES)
     )
-    tiles = []
+    tiles, names = [], {}
     with engine.connect() as connection:
         for image_id, key in connection.execute(chosen).all():
             boxes = connection.execute(sa.select(Detection).where(Detection.image_id == image_id)).mappings().all()
             image = decode_bgr(store.get(str(key)))
-            tile = thumbnail(image, TILE_WIDTH, TILE_WIDTH)
-            scale = tile.shape[1] / image.shape[1]
-            tile = draw_boxes(
-                tile,
-                [[box[side] * scale for side in ("x1", "y1", "x2", "y2")] for box in boxes],
-                [box["class_id"] for box in boxes],
-                {box["class_id"]: box["class_name"] for box in boxes},
-            )
-            tiles.append((tile, f"{image_id}: {len(boxes)} objects"))
-    path.write_bytes(contact_sheet(tiles, max_bytes=None))
+            corners = [[box[side] for side in ("x1", "y1", "x2", "y2")] for box in boxes]
+            class_ids = [box["class_id"] for box in boxes]
+            size = {"width": TILE_WIDTH, "height": TILE_WIDTH}
+            tiles.append(annotated_tile(image, corners, class_ids, label=f"#{image_id}", **size))
+            names.update({box["class_id"]: box["class_name"] for box in boxes})
+    path.write_bytes(contact_sheet(tiles, legend=class_legend(names), max_bytes=None))
     return path
 
 

@@ -19,12 +19,16 @@ _TILE_WIDTHS = range(40, 321, 8)
 _READABLE_TILE_WIDTH = 112
 _QUALITIES = (80, 60, 40)
 
+Colour = tuple[int, int, int]
+Caption = str | Sequence[tuple[str, Colour | None]]
+"""One line of text in any script, or pieces of one, each on a background of its own (BGR) or on that of the sheet."""
+
 
 def draw_boxes(
     image: np.ndarray,
     boxes: npt.ArrayLike,
     class_ids: Sequence[int] | np.ndarray,
-    names: Mapping[int, str],
+    names: Mapping[int, str] | None,
     confidences: Sequence[float] | np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw detections on a copy of an image.
@@ -36,7 +40,7 @@ def draw_boxes(
         image: uint8 BGR array of shape (height, width, 3).
         boxes: Shape (n, 4): x1, y1, x2, y2 in pixels.
         class_ids: n class numbers.
-        names: Names by class number, in any script; a class without a name shows its number.
+        names: Names by class number, in any script; a class without a name shows its number. None: lines only.
         confidences: n numbers from 0 to 1 that are written behind the names, if given.
 
     Returns:
@@ -49,6 +53,8 @@ def draw_boxes(
     for (x1, y1, x2, y2), class_id in zip(corners, class_ids, strict=True):
         cv2.rectangle(drawn, (x1, y1), (x2, y2), _BLACK, line + 2)
         cv2.rectangle(drawn, (x1, y1), (x2, y2), class_colour(int(class_id)), line)
+    if names is None:
+        return drawn
     # Labels last, so that no line crosses them.
     for index, ((x1, y1, _, _), class_id) in enumerate(zip(corners, class_ids, strict=True)):
         label = str(names.get(int(class_id), class_id))
@@ -62,7 +68,43 @@ def draw_boxes(
     return drawn
 
 
-def class_colour(class_id: int) -> tuple[int, int, int]:
+def annotated_tile(
+    image: np.ndarray,
+    boxes: npt.ArrayLike,
+    class_ids: Sequence[int] | np.ndarray,
+    *,
+    label: str,
+    width: int,
+    height: int,
+) -> tuple[np.ndarray, Caption]:
+    """A picture for a contact sheet: small, with lines around its objects; under it how many there are of each class.
+
+    Names would hide the small picture: the sheet's legend has them.
+
+    Args:
+        image: uint8 BGR array of shape (height, width, 3).
+        boxes: Shape (n, 4): x1, y1, x2, y2 in pixels of the image.
+        class_ids: n class numbers.
+        label: What the picture is called.
+        width: Largest width of the tile in pixels.
+        height: Largest height of the tile in pixels.
+    """
+    tile = thumbnail(image, width, height)
+    scale = tile.shape[1] / image.shape[1]  # drawn on the small picture, lines stay visible
+    ids, counts = np.unique(np.asarray(class_ids, int), return_counts=True)
+    caption = [
+        (f"{label} ", None),
+        *((f" {n} ", class_colour(i)) for i, n in zip(ids.tolist(), counts.tolist(), strict=True)),
+    ]
+    return draw_boxes(tile, np.asarray(boxes, float).reshape(-1, 4) * scale, class_ids, None), caption
+
+
+def class_legend(names: Mapping[int, str]) -> Caption:
+    """The names of classes, each on its colour."""
+    return [(f" {name} ", class_colour(class_id)) for class_id, name in sorted(names.items())]
+
+
+def class_colour(class_id: int) -> Colour:
     """The colour of a class, as BGR: neighbouring numbers get hues far apart (multiples of the golden ratio)."""
     red, green, blue = colorsys.hsv_to_rgb((0.33 + class_id * 0.618034) % 1, 0.85, 1.0)
     return round(blue * 255), round(green * 255), round(red * 255)
@@ -87,7 +129,11 @@ def thumbnail(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def contact_sheet(
-    tiles: Sequence[tuple[np.ndarray, str]], *, columns: int | None = None, max_bytes: int | None = 20_000
+    tiles: Sequence[tuple[np.ndarray, Caption]],
+    *,
+    legend: Caption = "",
+    columns: int | None = None,
+    max_bytes: int | None = 20_000,
 ) -> bytes:
     """Lay pictures with captions out on one JPEG.
 
@@ -95,8 +141,9 @@ def contact_sheet(
     readable. The usual sheet of 20 tiles takes about 0.1 s.
 
     Args:
-        tiles: Pairs of a uint8 BGR array of shape (height, width, 3) and a caption in any script. Captions that are
-            too long are cut.
+        tiles: Pairs of a uint8 BGR array of shape (height, width, 3) and a caption. Captions that are too long are
+            cut.
+        legend: A line above all tiles, cut as well.
         columns: Tiles in a row. Default: as many as make the sheet about as many tiles high as wide.
         max_bytes: Largest size of the file; None for the full size of 320 pixels per tile.
 
@@ -110,11 +157,11 @@ def contact_sheet(
         raise ValueError("A contact sheet needs at least one tile.")
     columns = columns or math.ceil(math.sqrt(len(tiles)))
     if max_bytes is None:
-        return _encode(_lay_out(tiles, columns, _TILE_WIDTHS[-1]), 85)
+        return _encode(_lay_out(tiles, columns, _TILE_WIDTHS[-1], legend), 85)
 
     @functools.cache
     def sheet(quality: int, tile_width: int) -> bytes:
-        return _encode(_lay_out(tiles, columns, tile_width), quality)
+        return _encode(_lay_out(tiles, columns, tile_width, legend), quality)
 
     for quality in _QUALITIES:
         fitting = bisect.bisect_right(_TILE_WIDTHS, max_bytes, key=lambda width: len(sheet(quality, width)))
@@ -128,20 +175,21 @@ def to_data_uri(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def _lay_out(tiles: Sequence[tuple[np.ndarray, str]], columns: int, tile_width: int) -> np.ndarray:
+def _lay_out(tiles: Sequence[tuple[np.ndarray, Caption]], columns: int, tile_width: int, legend: Caption) -> np.ndarray:
     tile_height = tile_width * 3 // 4
-    letters = max(9, tile_width // 16)
+    letters = max(11, tile_width // 13)
     gap = max(2, tile_width // 40)
     cell_width, cell_height = tile_width + gap, tile_height + letters * 3 // 2 + gap
     rows = math.ceil(len(tiles) / columns)
-    sheet = np.full((rows * cell_height + gap, columns * cell_width + gap, 3), _SHEET_BACKGROUND, np.uint8)
+    top = letters * 3 // 2 + gap if legend else 0
+    sheet = np.full((top + rows * cell_height + gap, columns * cell_width + gap, 3), _SHEET_BACKGROUND, np.uint8)
+    _paste(sheet, _line(legend, letters), gap, gap)
     for index, (image, caption) in enumerate(tiles):
         row, column = divmod(index, columns)
-        x, y = gap + column * cell_width, gap + row * cell_height
+        x, y = gap + column * cell_width, top + gap + row * cell_height
         small = thumbnail(image, tile_width, tile_height)
         _paste(sheet, small, x + (tile_width - small.shape[1]) // 2, y + (tile_height - small.shape[0]) // 2)
-        patch = _text(caption, letters, _SHEET_INK, _SHEET_BACKGROUND)
-        _paste(sheet, patch[:, :tile_width], x, y + tile_height)
+        _paste(sheet, _line(caption, letters)[:, :tile_width], x, y + tile_height)
     return sheet
 
 
@@ -159,14 +207,27 @@ def _paste(image: np.ndarray, patch: np.ndarray, x: int, y: int) -> None:
         image[top:bottom, left:right] = patch[top - y : bottom - y, left - x : right - x]
 
 
-def _ink_on(background: tuple[int, int, int]) -> tuple[int, int, int]:
+def _line(caption: Caption, size: int) -> np.ndarray:
+    """A caption as a BGR patch."""
+    pieces = [(caption, None)] if isinstance(caption, str) else caption
+    patches = [
+        _text(text, size, _SHEET_INK, _SHEET_BACKGROUND)
+        if colour is None
+        else _text(text, size, _ink_on(colour), colour)
+        for text, colour in pieces
+    ]
+    space = np.full((size * 3 // 2, max(1, size // 6), 3), _SHEET_BACKGROUND, np.uint8)
+    return np.hstack([part for patch in patches for part in (patch, space)] or [space])
+
+
+def _ink_on(background: Colour) -> Colour:
     blue, green, red = background
     luma = 0.114 * blue + 0.587 * green + 0.299 * red  # ITU-R BT.601
     return _BLACK if luma > 110 else _WHITE
 
 
 @functools.lru_cache(maxsize=256)
-def _text(text: str, size: int, ink: tuple[int, int, int], background: tuple[int, int, int]) -> np.ndarray:
+def _text(text: str, size: int, ink: Colour, background: Colour) -> np.ndarray:
     """One line of text as a BGR patch, in Pillow's own font (cv2.putText knows ASCII only)."""
     line = "".join(character if character.isprintable() else " " for character in text)
     font = ImageFont.load_default(size)

@@ -5,7 +5,15 @@ import cv2
 import numpy as np
 import pytest
 
-from imgpipe_dagster.imaging.draw import class_colour, contact_sheet, draw_boxes, thumbnail, to_data_uri
+from imgpipe_dagster.imaging.draw import (
+    annotated_tile,
+    class_colour,
+    class_legend,
+    contact_sheet,
+    draw_boxes,
+    thumbnail,
+    to_data_uri,
+)
 
 NAMES = {0: "bottle", 1: "can"}
 CAPTIONS = ["7: 3 objects", "日本語 😀 ñ", "", "two\nlines\tand\0nul", "\udcff lone surrogate", "long " * 100]
@@ -144,6 +152,31 @@ def test_captions_in_any_script_never_fail_and_stay_in_their_tile(caption: str):
     changed = np.abs(with_caption - without).max(axis=2) > 60
     assert changed.any() == bool(caption.strip())
     assert not changed[:, 345:].any()
+
+
+def test_a_tile_has_lines_in_the_colours_of_its_classes_and_its_counts_in_the_caption():
+    image = np.full((480, 640, 3), 128, np.uint8)
+    boxes = [[40, 40, 200, 400], [240, 40, 400, 400], [440, 40, 600, 400]]
+    tile, caption = annotated_tile(image, boxes, [0, 2, 0], label="#7", width=320, height=240)
+    assert tile.shape == (240, 320, 3)
+    assert caption == [("#7 ", None), (" 2 ", class_colour(0)), (" 1 ", class_colour(2))]
+    drawn = {tuple(pixel) for pixel in tile.reshape(-1, 3).tolist()}
+    assert drawn == {(128, 128, 128), (0, 0, 0), class_colour(0), class_colour(2)}, "lines only, no names"
+    empty, caption = annotated_tile(image, [], [], label="#8", width=320, height=240)
+    assert (empty == 128).all()
+    assert caption == [("#8 ", None)]
+
+
+def test_a_sheet_tells_the_classes_by_their_colours_above_its_tiles():
+    tile = np.full((240, 320, 3), 255, np.uint8), [("#1 ", None), (" 12 ", class_colour(1))]
+    legend = class_legend({1: "can", 0: "bottle"})
+    assert legend == [(" bottle ", class_colour(0)), (" can ", class_colour(1))]
+    plain, told = (decode(contact_sheet([tile], legend=text, max_bytes=None)).astype(int) for text in ("", legend))
+    top = told.shape[0] - plain.shape[0]
+    assert top > 20
+    for class_id in (0, 1):
+        assert (np.abs(told[:top] - class_colour(class_id)).max(axis=2) < 30).sum() > 200
+    assert (np.abs(told[-40:] - class_colour(1)).max(axis=2) < 30).sum() > 200
 
 
 def test_a_sheet_needs_tiles_and_room_for_them():
