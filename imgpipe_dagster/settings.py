@@ -279,6 +279,18 @@ class Settings(BaseSettings):
         default=30, gt=0, description="A temple or source that has been silent for longer is no longer expected."
     )
 
+    # Watchdog
+    watchdog_interval_s: float = Field(default=30, gt=0, description="How often imgpipe watchdog looks.")
+    watchdog_heartbeat_limit_s: float = Field(
+        default=100, gt=0, description="A Dagster daemon that is silent for longer is down; it beats every 30 s."
+    )
+    watchdog_tick_limit_s: float = Field(
+        default=300, gt=0, description="A sensor that has not ticked for longer has stopped."
+    )
+    watchdog_outbox_minutes: float = Field(
+        default=30, gt=0, description="Alerts that nobody has got for longer are reported."
+    )
+
     # Alerts
     smtp_url: SecretStr | None = Field(
         default=None, description=f"Where alert mails go: {SMTP_URL_HELP}. Recipients are in the table options."

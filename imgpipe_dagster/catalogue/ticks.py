@@ -5,7 +5,14 @@ from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import SensorTick
-from imgpipe_dagster.catalogue.types import utc_now
+from imgpipe_dagster.catalogue.types import seconds_ago, utc_now
+
+
+def tick_ages(engine: Engine) -> dict[str, float]:
+    """Seconds since the last tick of every sensor that ever ticked, by the database's clock."""
+    query = sa.select(SensorTick.sensor_name, seconds_ago(SensorTick.ticked_at))
+    rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False, retry_for_s=5.0)
+    return {name: float(age) for name, age in rows}
 
 
 def note_tick(engine: Engine, sensor_name: str, outcome: str) -> None:

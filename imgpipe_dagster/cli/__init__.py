@@ -17,6 +17,7 @@ from imgpipe_dagster.cli import (
     runs,
     serve,
     sources,
+    watchdog,
 )
 from imgpipe_dagster.cli.common import app, main
 
@@ -44,4 +45,5 @@ __all__ = [
     "runs",
     "serve",
     "sources",
+    "watchdog",
 ]

@@ -29,6 +29,7 @@ from types import SimpleNamespace
 
 import boto3
 import cv2
+import dagster as dg
 import pymysql
 import pytest
 import sqlalchemy as sa
@@ -459,6 +460,37 @@ class Webserver(ServerProcess):
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read().decode()
+
+
+class Daemon(ServerProcess):
+    """Dagster's daemon over an installation, with the code server that it starts."""
+
+    def __init__(self, installation: Installation):
+        self.home = installation.home / "dagster"
+        self.environment = installation.environment | {"DAGSTER_HOME": str(self.home)}
+        program = Path(sys.executable).with_name("dagster-daemon")
+        super().__init__(
+            [str(program), "run", "-w", str(PROJECT_DIR / "workspace.yaml")], installation.home / "daemon.log"
+        )
+
+    def answers(self) -> bool:
+        """Whether all its parts have beaten."""
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            return set(instance.get_required_daemon_types()) <= set(instance.get_daemon_heartbeats())
+
+
+@pytest.fixture
+def start_daemon():
+    """Starts Dagster's daemon over an installation."""
+    with ExitStack() as stack:
+
+        def start(installation: Installation) -> Daemon:
+            daemon = Daemon(installation)
+            stack.callback(daemon.kill)
+            daemon.start()
+            return daemon
+
+        yield start
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ COMMANDS = [
     *(["enhancement-config", name] for name in ("set", "unset", "show")),
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
     *(["serve"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
+    ["watchdog"],
     *(["alerts", name] for name in ("list", "test", "deliver", "mute")),
 ]
 
