@@ -174,10 +174,8 @@ def published_enhancements(
     Writing it gives ``product_images`` its ``qc_status``, ``qc_priority`` and ``enhanced_image_url`` and closes the
     batch. What a person has decided about the same file stands.
     """
-    values = {
-        request.image_id: request.value for request in enhancement_requests(database.engine, context.partition_key)
-    }
-    frame = judge_images(enhanced_images, image_metrics, values, review_policy.policy(), image_store.store)
+    requests = enhancement_requests(database.engine, context.partition_key)
+    frame = judge_images(enhanced_images, image_metrics, requests, review_policy.policy(), image_store.store)
     return dg.MaterializeResult(value=frame, metadata=verdict_metadata(frame))
 
 
@@ -291,22 +289,24 @@ def enhance_image(task: Task, defaults: EnhancementConfig, store: ImageStore, sh
 def judge_images(
     images: pd.DataFrame,
     metrics: pd.DataFrame,
-    values: Mapping[int, float | None],
+    requests: Iterable[EnhancementRequest],
     policy: ReviewPolicy,
     store: ImageStore,
 ) -> pd.DataFrame:
     """The rows of ``published_enhancements``, one for every enhanced image."""
     after = metrics[metrics["phase"] == "after"].set_index("image_id")["score"]
+    request_of = {request.image_id: request for request in requests}
     rows = []
     for image in to_records(images):
-        score = after.get(image["image_id"])
+        score, request = after.get(image["image_id"]), request_of.get(image["image_id"])
         verdict = judge_enhancement(
             None if score is None else float(score),
             [image["reason"]] if image["reason"] else image["review_reasons"] or [],
-            value=values.get(image["image_id"]),
+            value=request and request.value,
             image_id=image["image_id"],
             sha256=image["sha256"],
             policy=policy,
+            reworked=request is not None and request.reworked,
         )
         rows.append(
             {

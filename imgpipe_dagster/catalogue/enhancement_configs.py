@@ -49,6 +49,7 @@ class EnhancementRequest:
         image_id: The image.
         sku_id: Its SKU.
         value: The SKU's value, if it is known.
+        reworked: Whether a reviewer has rejected it before.
         layers: What is laid over the installation's defaults, the later ones winning: the product group's settings, the
             SKU's, the image's own mode, and those that a reviewer's rejection has asked for.
     """
@@ -56,6 +57,7 @@ class EnhancementRequest:
     image_id: int
     sku_id: str
     value: float | None
+    reworked: bool
     layers: tuple[Mapping[str, Any], ...]
 
     def config(self, defaults: EnhancementConfig) -> EnhancementConfig:
@@ -82,6 +84,7 @@ def enhancement_requests(engine: Engine, batch_key: str) -> list[EnhancementRequ
             own.config.label("sku_config"),
             ProductImage.enhancement_mode,
             ProductImage.rework_config,
+            ProductImage.rework_count,
         )
         .outerjoin(Sku, Sku.sku_id == ProductImage.sku_id)
         .outerjoin(
@@ -97,6 +100,7 @@ def enhancement_requests(engine: Engine, batch_key: str) -> list[EnhancementRequ
             image_id=row["id"],
             sku_id=row["sku_id"],
             value=row["value"],
+            reworked=row["rework_count"] > 0,
             layers=(
                 row["group_config"] or {},
                 row["sku_config"] or {},

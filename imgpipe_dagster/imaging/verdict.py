@@ -11,6 +11,7 @@ class ReviewReason(StrEnum):
 
     LOW_SCORE = "low_score"
     HIGH_VALUE = "high_value"
+    REWORKED = "reworked"
     AUDIT = "audit"
 
 
@@ -60,6 +61,7 @@ def judge_enhancement(
     image_id: int,
     sha256: str | None,
     policy: ReviewPolicy,
+    reworked: bool = False,
 ) -> Verdict:
     """Decide about one enhanced picture. The same arguments give the same verdict, the audit's draw included.
 
@@ -70,12 +72,15 @@ def judge_enhancement(
         image_id: The image; with ``sha256`` it decides the draw.
         sha256: The enhanced file.
         policy: What may pass.
+        reworked: Whether a person has rejected the picture before: then a person sees it again.
     """
     reasons = list(found)
     if score is not None and score <= policy.threshold:
         reasons.append(ReviewReason.LOW_SCORE)
     if value is not None and value >= policy.high_value:
         reasons.append(ReviewReason.HIGH_VALUE)
+    if reworked:
+        reasons.append(ReviewReason.REWORKED)
     audited = score is not None and not reasons and _draw(image_id, sha256) < policy.audit_share
     if audited:
         reasons.append(ReviewReason.AUDIT)

@@ -50,6 +50,11 @@ def test_a_picture_that_is_reviewed_anyway_is_no_audit():
     assert not judge(90, value=2000, policy=everything).audited
 
 
+def test_what_a_person_has_rejected_before_is_seen_by_a_person_again():
+    verdict = judge_enhancement(99, (), value=None, image_id=1, sha256="ab", policy=POLICY, reworked=True)
+    assert (verdict.approved, verdict.reasons, verdict.audited) == (False, ("reworked",), False)
+
+
 def test_the_queue_begins_with_the_uncertain_and_the_valuable():
     def priority(score, value=None):
         return judge(score, ["mask_torn"], value=value).priority
