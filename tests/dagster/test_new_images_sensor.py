@@ -1,21 +1,22 @@
 """The sensor: the decision as tables of cases, the tick against a real catalogue and a real instance."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from imgpipe_dagster.catalogue.batches import Batch, BatchLimits, get_batch
-from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch
+from imgpipe_dagster.catalogue.batches import Batch, BatchLimits, get_batch, retry_enhancement, retry_images
+from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.sensors.new_images import Action, AttemptLimits, RunView, decide, run_key, tick, view_of
 
 LIMITS = AttemptLimits(max_attempts=3, heartbeat_limit_s=60)
 
 
-def batch(attempt=1, claimed_by=Claimant.SENSOR, silent_s=0.0):
-    return Batch("20261120-000001", BatchState.CLAIMED, attempt, claimed_by, 10, silent_s)
+def batch(attempt=1, claimed_by=Claimant.SENSOR, silent_s=0.0, state=BatchState.CLAIMED):
+    return Batch("20261120-000001", state, attempt, claimed_by, 10, silent_s)
 
 
 @pytest.mark.parametrize(
@@ -36,10 +37,20 @@ def batch(attempt=1, claimed_by=Claimant.SENSOR, silent_s=0.0):
         (batch(attempt=3), RunView.SUCCEEDED, Action.GIVE_UP),
         (batch(), RunView.CANCELED, Action.HOLD),
         (batch(attempt=3), RunView.CANCELED, Action.HOLD),
+        # A retry by hand goes on counting, and gives as many attempts again.
+        (batch(attempt=4), RunView.FAILED, Action.NEXT_ATTEMPT),
+        (batch(attempt=6), RunView.FAILED, Action.GIVE_UP),
     ],
 )
-def test_each_case_has_its_action(row, run, expected):
-    assert decide(row, run, LIMITS) is expected
+@pytest.mark.parametrize("state", [BatchState.CLAIMED, BatchState.ANALYSED])
+def test_each_case_has_its_action_whichever_job_the_batch_needs(row, run, expected, state):
+    assert decide(replace(row, state=state), run, LIMITS) is expected
+
+
+@pytest.mark.parametrize("state", BatchState)
+def test_each_state_needs_its_job_or_none(state):
+    jobs = {BatchState.CLAIMED: "analyse", BatchState.ANALYSED: "enhance"}
+    assert batch(state=state).job == jobs.get(state)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +196,58 @@ def test_waiting_in_the_queue_is_not_silence(pipeline, sensor):
         connection.execute(sa.update(ImageBatch).values(heartbeat_at=sa.text("'2020-01-01 00:00:00.000000'")))
     assert isinstance(sensor(), dg.SkipReason)
     assert get_batch(pipeline.engine, key).heartbeat_age_s < 60, "silence counts from the start of the work"
+
+
+def analysed(pipeline, sensor):
+    """A batch whose predictions are published: the key."""
+    pipeline.add("http://127.0.0.1/a.jpg", sku_id="SKU-1")
+    key = sensor().run_requests[0].partition_key
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(ProductImage).values(status="completed"))
+        connection.execute(sa.update(ImageBatch).values(state=BatchState.ANALYSED, attempt=1))
+    return key
+
+
+def test_an_analysed_batch_gets_a_run_of_the_enhance_job(pipeline, sensor):
+    key = analysed(pipeline, sensor)
+    (request,) = sensor().run_requests
+    assert (request.job_name, request.run_key, request.partition_key) == ("enhance", f"{key}:enhance:1", key)
+    note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.FAILURE)
+    assert [request.run_key for request in sensor().run_requests] == [f"{key}:enhance:2"]
+
+
+def test_batches_that_wait_for_enhancement_keep_no_new_one_from_being_claimed(pipeline, sensor):
+    pipeline.settings.batch_size = 1
+    pipeline.settings.batch_max_size = 1
+    pipeline.add(*(f"http://127.0.0.1/{n}.jpg" for n in range(4)))
+    assert len(sensor().run_requests) == 2
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(ImageBatch).values(state=BatchState.ANALYSED))
+    assert sorted(request.job_name for request in sensor().run_requests) == ["analyse", "analyse", "enhance", "enhance"]
+
+
+def test_an_enhancement_that_is_given_up_leaves_the_answers_and_can_be_retried(pipeline, sensor):
+    key = analysed(pipeline, sensor)
+    for _ in range(pipeline.settings.max_attempts):
+        sensor()
+        note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.FAILURE)
+    assert isinstance(sensor(), dg.SkipReason)
+    assert get_batch(pipeline.engine, key).state is BatchState.ENHANCEMENT_FAILED
+    assert pipeline.rows("product_images", "status", "reason") == [("completed", None)]
+    ((kind, body),) = pipeline.rows("alerts", "kind", "body")
+    assert kind == "enhancement_failed"
+    assert "keep their answers" in body
+    assert f"imgpipe retry --batch {key}" in body
+
+    assert retry_images(pipeline.engine, batch_key=key) == 0
+    assert retry_enhancement(pipeline.engine, batch_key=key) == 1
+    assert [request.run_key for request in sensor().run_requests] == [f"{key}:enhance:4"], "Dagster drops used keys"
+
+
+def test_an_enhancement_that_a_person_canceled_is_held_until_a_retry(pipeline, sensor):
+    key = analysed(pipeline, sensor)
+    note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.CANCELED)
+    assert isinstance(sensor(), dg.SkipReason)
+    assert get_batch(pipeline.engine, key).state is BatchState.ENHANCEMENT_HELD
+    assert retry_enhancement(pipeline.engine) == 1
+    assert [request.run_key for request in sensor().run_requests] == [f"{key}:enhance:2"]

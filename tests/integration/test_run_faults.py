@@ -9,6 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import cv2
 import pandas as pd
 import pytest
 
@@ -16,6 +17,7 @@ from imgpipe_dagster.catalogue.batches import BatchLimits, claim_batch, get_batc
 from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
 from imgpipe_dagster.catalogue.images import images_of_batch
 from imgpipe_dagster.catalogue.tables import Claimant
+from imgpipe_dagster.demo.products import render_product
 from imgpipe_dagster.store import LocalStore, S3Store
 
 ONE_ROW_AN_IMAGE = [
@@ -120,6 +122,43 @@ def test_a_run_that_is_killed_in_mid_batch_loses_and_doubles_nothing(install, da
     assert successor.returncode == 0, successor.stderr
     assert states(installation) == [("enhanced", 1), ("enhanced", 2), ("enhanced", 1)]
     assert_all_answered_once(installation, 12)
+
+
+def test_an_enhancement_that_is_killed_in_mid_batch_loses_and_doubles_nothing(install, database_url, cdn):
+    installation = install(database_url)
+    for number in range(6):
+        picture = render_product(number, width=600, height=600).image
+        cdn.files[f"{number}.jpg"] = cv2.imencode(".jpg", picture)[1].tobytes()
+        installation.add(cdn.url(f"{number}.jpg"))
+    with installation.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE product_images SET sku_id = 'SKU-1'")
+    victim = installation.start("run", "--once", IMGPIPE_ENHANCEMENT_WORKERS="1")
+    enhanced = installation.home / "store" / "enhanced"
+    deadline = time.monotonic() + 120
+    while not list(enhanced.rglob("*.jpg")):
+        assert victim.poll() is None, installation.finish(victim).stderr
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    installation.finish(victim)
+    assert states(installation) == [("analysed", 1)]
+    assert installation.query("SELECT COUNT(*) FROM enhanced_images") == [(0,)]
+    assert statuses(installation) == {"completed": 6}, "the answers are there"
+
+    successor = installation.run("run", "--once", "--json", IMGPIPE_HEARTBEAT_LIMIT_S="0.1")
+    assert successor.returncode == 0, successor.stderr
+    assert states(installation) == [("enhanced", 2)]
+    summary = json.loads(successor.stdout)
+    assert (summary["enhanced"], summary["auto_approved"] + summary["needs_review"]) == (6, 6)
+    ids = [(number,) for number in range(1, 7)]
+    for table in ("enhanced_images", "published_enhancements"):
+        assert installation.query(f"SELECT image_id FROM {table} ORDER BY image_id") == ids, table
+    assert installation.query("SELECT COUNT(*) FROM image_metrics") == [(12,)]
+    keys = installation.query("SELECT object_key FROM enhanced_images")
+    assert {str(path.relative_to(installation.home / "store")) for path in enhanced.rglob("*.jpg")} == {
+        k for (k,) in keys
+    }
+    assert installation.query("SELECT COUNT(*) FROM product_images WHERE qc_status = 'pending'") == [(0,)]
 
 
 def test_a_run_that_may_still_live_is_left_alone(install, tmp_path, cdn, catalogue_of):
