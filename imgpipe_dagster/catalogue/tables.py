@@ -82,6 +82,28 @@ class PredictionStatus(StrEnum):
     REJECTED = "rejected"
 
 
+class TempleSplit(StrEnum):
+    """What a labelled picture of a temple is for."""
+
+    TRAIN = "train"
+    TEST = "test"  # frozen: no model was ever trained on it
+
+
+class TempleImageOrigin(StrEnum):
+    """Where a labelled picture of a temple comes from."""
+
+    IMPORT = "import"  # a folder on the command line
+    API = "api"
+    REVIEW = "review"  # a person's label of an image of the catalogue
+
+
+class TempleModelOrigin(StrEnum):
+    """Where a model of a temple comes from."""
+
+    TRAINED = "trained"
+    IMPORTED = "imported"  # the older system trained it
+
+
 BatchKey = Annotated[str, mapped_column(sa.String(64))]
 Code = Annotated[str, mapped_column(sa.String(64))]
 Created = Annotated[dt.datetime, mapped_column(UTC_DATETIME, server_default=utc_now())]
@@ -648,6 +670,88 @@ class RequestClassification(Base):
     request_id: Mapped[Uuid] = mapped_column(sa.ForeignKey("requests.request_id", ondelete="CASCADE"), index=True)
     class_name: Mapped[str] = mapped_column(sa.String(100))
     confidence_score: Mapped[Real]
+
+
+# --- Temples ----------------------------------------------------------------------------------------------------------
+
+
+class TempleImage(Base):
+    """One labelled picture of a temple. No content is twice in one temple: training never sees a test picture."""
+
+    __tablename__ = "temple_images"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    temple_id: Mapped[Identifier]
+    split: Mapped[str] = mapped_column(sa.String(10))
+    category: Mapped[Identifier]
+    object_key: Mapped[ObjectKey]
+    sha256: Mapped[Digest] = mapped_column(index=True)
+    byte_size: Mapped[int] = mapped_column(sa.BigInteger)
+    origin: Mapped[str] = mapped_column(sa.String(20))
+    image_id: Mapped[int | None] = mapped_column(sa.BigInteger, index=True)  # where it is one of product_images
+    created_at: Mapped[Created]
+
+    __table_args__ = (
+        sa.UniqueConstraint("temple_id", "sha256"),
+        sa.Index(None, "temple_id", "split", "id"),
+        _one_of("split", TempleSplit),
+        _one_of("origin", TempleImageOrigin),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class TempleModelVersion(Base):
+    """One model of a temple, for ever. Files lie in the store; what they must hash to is here."""
+
+    __tablename__ = "temple_model_versions"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    temple_id: Mapped[Identifier]
+    version: Mapped[Code]
+    number: Mapped[int] = mapped_column(sa.Integer)  # 1, 2, 3, … in each temple
+    origin: Mapped[str] = mapped_column(sa.String(20))
+    data_fingerprint: Mapped[Digest | None]  # of the pictures it was trained on; None if that was elsewhere
+    files: Mapped[dict[str, dict[str, Any]]] = mapped_column(JSON)  # by name: object_key, sha256, byte_size
+    labels: Mapped[list[str]] = mapped_column(JSON)
+    input_height: Mapped[int] = mapped_column(sa.Integer)
+    input_width: Mapped[int] = mapped_column(sa.Integer)
+    train_images: Mapped[int] = mapped_column(sa.Integer)
+    test_images: Mapped[int] = mapped_column(sa.Integer)
+    trained_seconds: Mapped[Real]
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    verdict: Mapped[Text]  # why it became champion, or why not
+    created_at: Mapped[Created]
+
+    __table_args__ = (
+        sa.UniqueConstraint("temple_id", "version"),
+        sa.UniqueConstraint("temple_id", "number"),
+        _one_of("origin", TempleModelOrigin),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class TempleChampion(Base):
+    """Which model of a temple serves."""
+
+    __tablename__ = "temple_champions"
+
+    temple_id: Mapped[Identifier] = mapped_column(primary_key=True)
+    version: Mapped[Code]
+    previous: Mapped[Code | None]
+    promoted_at: Mapped[Created]
+    promoted_by: Mapped[Identifier]
+    why: Mapped[Text]
+
+
+class TempleLease(Base):
+    """Who makes a model of a temple just now: one at a time."""
+
+    __tablename__ = "temple_leases"
+
+    temple_id: Mapped[Identifier] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(36))
+    taken_at: Mapped[Created]
+    heartbeat_at: Mapped[Created]
 
 
 BATCH_TABLES: tuple[type[Base], ...] = (
