@@ -154,8 +154,7 @@ def judge_disks(limits: WatchLimits) -> Condition:
         AlertKind.DISK_LOW,
         bool(low),
         f"Little disk is left at {', '.join(low)}" if low else "There is room on the disks again",
-        "Make room: `imgpipe prune --older-than 30d` removes what nothing points at any more. A full disk fails "
-        "batches; they are kept, and `imgpipe retry` takes them up."
+        "Make room. A full disk fails batches; they are kept, and `imgpipe retry` takes them up."
         if low
         else "Free space is above the limit.",
         {folder: f"{left / 2**30:.1f} GiB free" for folder, left in free.items()},

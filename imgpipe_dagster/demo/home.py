@@ -33,6 +33,7 @@ def enter_demo(home: Path, *, batch_size: int, batch_max_wait_s: float) -> Setti
             "IMGPIPE_DATABASE_URL": f"sqlite:///{home}/catalogue.db",
             "IMGPIPE_STORE_URL": (home / "store").as_uri(),
             "IMGPIPE_DETECTOR_WEIGHTS": str(DEMO_WEIGHTS),
+            "IMGPIPE_SMTP_URL": (home / "mails").as_uri().replace("file:", "maildir:", 1),
             "IMGPIPE_FETCH_ALLOW_NETWORKS": json.dumps(["127.0.0.0/8"]),  # the demo's CDN is local
             "IMGPIPE_BATCH_SIZE": str(batch_size),
             "IMGPIPE_BATCH_MAX_WAIT_S": str(batch_max_wait_s),

@@ -14,6 +14,7 @@ from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
 from imgpipe_dagster.catalogue.schema import upgrade
 from imgpipe_dagster.catalogue.tables import DetectedImage, Detection, ValidatedImage
 from imgpipe_dagster.cli.progress import stage_bars
+from imgpipe_dagster.demo.alarm import clear_alarm, print_mails, raise_alarm
 from imgpipe_dagster.demo.cdn import DemoCdn
 from imgpipe_dagster.demo.home import DemoBusyError, demo_home, enter_demo, locked, start_afresh
 from imgpipe_dagster.demo.images import DemoFile, write_demo_images
@@ -47,13 +48,16 @@ def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
         files = write_demo_images(folder, count, lambda _file: progress.advance(task))
     with DemoCdn(folder) as cdn:
         add_rows(engine, [(cdn.url_for(file.name), file) for file in files])
+        raise_alarm(settings, engine)
         with stage_bars(err) as on_job:
             outcomes = run_pending(settings, engine, on_job)
+    clear_alarm(settings, engine)
     keys = list(dict.fromkeys(outcome.key for outcome in outcomes))
     seconds = sum(outcome.seconds for outcome in outcomes if outcome.job == "analyse")
     _print_results(engine, keys, seconds, out)
     sheet = write_contact_sheet(settings, engine, settings.home / "contact_sheet.jpg")
     engine.dispose()
+    print_mails(settings, out)
     _print_where(settings, sheet, out)
     return 0 if all(outcome.succeeded for outcome in outcomes) else 1
 
