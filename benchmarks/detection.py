@@ -28,8 +28,16 @@ from imgpipe_dagster.models.openvino_detector import OpenVinoDetector
 from imgpipe_dagster.models.weights import ultralytics_environment
 from imgpipe_dagster.settings import DEMO_WEIGHTS
 
-PRECISIONS = ("fp32", "bf16", "int8")
 CALIBRATION_PICTURES = 64
+
+
+def has_bf16() -> bool:
+    import openvino as ov
+
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+PRECISIONS = ("fp32", "bf16", "int8") if has_bf16() else ("fp32", "int8")
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ def prepare_bare(job: Job, precision: str) -> Callable[[], list]:
     network = core.read_model(load(job, precision).model.path)
     height, width = job.image_size * 3 // 4, job.image_size
     network.reshape([1, 3, height, width])
-    hint = "f32" if precision == "fp32" else "bf16"
+    hint = "f32" if precision == "fp32" or not has_bf16() else "bf16"
     config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": 2}
     jobs = ov.AsyncInferQueue(core.compile_model(network, "CPU", config), 2)
     tensors = [ov.Tensor(np.random.default_rng(0).random((1, 3, height, width), np.float32)) for _ in range(2)]
@@ -200,7 +208,9 @@ def report(speeds: dict[str, float], cpu_ms: dict[str, float], rows: dict[str, l
         cpu_of_bare = f"{cpu_ms[bare] / cpu_ms[name]:.0%}" if bare in speeds else ""
         ratios = f"{speed / speeds['loop']:>9.2f}{speed / speeds['loop2']:>9.2f}{of_bare:>9}"
         yield f"{name:<12}{speed:>10.1f}{ratios}{cpu_ms[name]:>9.1f}{cpu_of_bare:>9}"
-    for name in ("ours-bf16", "ours-int8"):
+    if "bf16" not in PRECISIONS:
+        yield "bf16 is left out: this CPU has none."
+    for name in (f"ours-{precision}" for precision in PRECISIONS[1:]):
         yield f"{name} against ours-fp32: {agreement(rows['ours-fp32'], rows[name])}"
 
 
