@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,6 +19,7 @@ from imgpipe_dagster.resources.enhancer import EnhancerResource, ReviewPolicyRes
 from imgpipe_dagster.resources.image_fetcher import ImageFetcherResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 from imgpipe_dagster.resources.image_validator import ImageValidatorResource
+from imgpipe_dagster.resources.kafka_source import KafkaSourceResource
 from imgpipe_dagster.resources.mailer import MailerResource
 from imgpipe_dagster.resources.sql_source import SqlSourceResource
 from imgpipe_dagster.resources.table_io_manager import (
@@ -26,11 +28,14 @@ from imgpipe_dagster.resources.table_io_manager import (
     TableIOManager,
 )
 from imgpipe_dagster.sensors.alerts import build_alerts_sensor, build_feeds_sensor, build_run_failures_sensor
+from imgpipe_dagster.sensors.kafka_source import build_kafka_source_sensor
 from imgpipe_dagster.sensors.new_images import AttemptLimits, build_new_images_sensor
 from imgpipe_dagster.sensors.sql_source import build_sql_source_sensor
 from imgpipe_dagster.settings import (
     DATABASE_URL_VARIABLE,
     DEMO_WEIGHTS,
+    KAFKA_SASL_PASSWORD_VARIABLE,
+    KAFKA_SSL_KEY_PASSWORD_VARIABLE,
     SMTP_URL_VARIABLE,
     SQL_SOURCE_URL_VARIABLE,
     Settings,
@@ -71,6 +76,9 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
             build_alerts_sensor(watch_limits(settings), delivery_policy(settings)),
             build_feeds_sensor(watch_limits(settings)),
             build_run_failures_sensor(settings.max_attempts),
+            build_kafka_source_sensor(
+                bool(settings.kafka_bootstrap_servers and settings.kafka_topic), settings.kafka_interval_s
+            ),
             build_sql_source_sensor(settings.sql_source_query, settings.sql_source_interval_s),
         ],
         resources={**build_resources(settings), **(resource_overrides or {})},
@@ -110,6 +118,21 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             max_pixels=settings.max_pixels,
             timeout_s=settings.decode_timeout_s,
             memory_mb=settings.decode_memory_mb,
+        ),
+        "kafka_source": KafkaSourceResource(
+            bootstrap_servers=settings.kafka_bootstrap_servers or "",
+            topic=settings.kafka_topic or "",
+            store_url=settings.effective_store_url,
+            group=settings.kafka_group,
+            dead_letter_topic=settings.kafka_dead_letter_topic,
+            security_protocol=settings.kafka_security_protocol,
+            sasl_mechanism=settings.kafka_sasl_mechanism,
+            sasl_username=settings.kafka_sasl_username,
+            sasl_password=dg.EnvVar(KAFKA_SASL_PASSWORD_VARIABLE) if settings.kafka_sasl_password else "",
+            ssl_ca_file=_path(settings.kafka_ssl_ca_file),
+            ssl_certificate_file=_path(settings.kafka_ssl_certificate_file),
+            ssl_key_file=_path(settings.kafka_ssl_key_file),
+            ssl_key_password=dg.EnvVar(KAFKA_SSL_KEY_PASSWORD_VARIABLE) if settings.kafka_ssl_key_password else "",
         ),
         "sql_source": SqlSourceResource(
             query=settings.sql_source_query,
@@ -156,6 +179,10 @@ def _box_classes(settings: Settings) -> list[str] | None:
     if settings.enhancement_box_classes is None and settings.detector_weights == str(DEMO_WEIGHTS):
         return []
     return settings.enhancement_box_classes
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def shown_url(url: URL, variable: str) -> str | dg.EnvVar:

@@ -1,6 +1,7 @@
 """Reading every configured source now: from settings to sources. What a source is, is in ``sources/``; no Dagster."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sqlalchemy.engine import Engine
 
@@ -8,6 +9,8 @@ from imgpipe_dagster.catalogue.batches import waiting_images
 from imgpipe_dagster.catalogue.imports import ImportReport
 from imgpipe_dagster.settings import Settings
 from imgpipe_dagster.sources.base import add_reports
+from imgpipe_dagster.sources.kafka import KafkaConfig, KafkaSource, security_options
+from imgpipe_dagster.sources.messages import SOURCE as KAFKA_SOURCE
 from imgpipe_dagster.sources.sql import SOURCE as SQL_SOURCE
 from imgpipe_dagster.sources.sql import SqlSourceConfig, open_sql_source
 
@@ -54,6 +57,9 @@ def poll_sources(settings: Settings, engine: Engine, *, anew: bool = False) -> P
                 report, finished, anew = add_reports(report, taken.report), taken.finished, False
             reports[SQL_SOURCE] = report
             told = source.write_back()
+    if (kafka := kafka_config(settings)) is not None:
+        taken = KafkaSource(kafka, engine).drain()
+        reports[KAFKA_SOURCE] = taken.report
     waiting, _ = waiting_images(engine)
     return PollReport(reports, told, waiting)
 
@@ -70,3 +76,31 @@ def sql_source_config(settings: Settings) -> SqlSourceConfig | None:
         time_zone=settings.sql_source_time_zone,
         overlap_s=settings.sql_source_overlap_s,
     )
+
+
+def kafka_config(settings: Settings) -> KafkaConfig | None:
+    """The Kafka source that the settings describe, or None."""
+    if not (settings.kafka_bootstrap_servers and settings.kafka_topic):
+        return None
+    password, key_password = settings.kafka_sasl_password, settings.kafka_ssl_key_password
+    return KafkaConfig(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        topic=settings.kafka_topic,
+        store_url=settings.effective_store_url,
+        group=settings.kafka_group,
+        dead_letter_topic=settings.kafka_dead_letter_topic,
+        security=security_options(
+            protocol=settings.kafka_security_protocol,
+            sasl_mechanism=settings.kafka_sasl_mechanism,
+            sasl_username=settings.kafka_sasl_username,
+            sasl_password=password.get_secret_value() if password else None,
+            ca_file=_text(settings.kafka_ssl_ca_file),
+            certificate_file=_text(settings.kafka_ssl_certificate_file),
+            key_file=_text(settings.kafka_ssl_key_file),
+            key_password=key_password.get_secret_value() if key_password else None,
+        ),
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -16,6 +16,8 @@ from imgpipe_dagster.alerts.smtp import SMTP_URL_HELP, open_mailer
 
 DATABASE_URL_VARIABLE = "IMGPIPE_DATABASE_URL"
 SQL_SOURCE_URL_VARIABLE = "IMGPIPE_SQL_SOURCE_URL"
+KAFKA_SASL_PASSWORD_VARIABLE = "IMGPIPE_KAFKA_SASL_PASSWORD"  # noqa: S105 - the variable's name
+KAFKA_SSL_KEY_PASSWORD_VARIABLE = "IMGPIPE_KAFKA_SSL_KEY_PASSWORD"  # noqa: S105 - the variable's name
 API_SCOPES = ("read", "write", "review", "train")
 SMTP_URL_VARIABLE = "IMGPIPE_SMTP_URL"
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights" / "shelf_yolo11n.pt"
@@ -332,6 +334,31 @@ class Settings(BaseSettings):
     )
     sql_source_interval_s: int = Field(default=30, ge=1, description="The sensor reads the source so often.")
 
+    # Kafka
+    kafka_bootstrap_servers: str | None = Field(
+        default=None, description="Brokers, host:port with commas between. With KAFKA_TOPIC, this makes a Kafka source."
+    )
+    kafka_topic: str | None = Field(default=None, description="Topic whose messages announce images; see sources.md.")
+    kafka_group: str = Field(default="imgpipe", description="Consumer group.")
+    kafka_dead_letter_topic: str | None = Field(
+        default=None, description="Where messages go that cannot be used. Default: the topic with .dead-letter."
+    )
+    kafka_interval_s: int = Field(default=30, ge=1, description="The sensor reads the topic so often.")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="How brokers are reached."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description="How to log in, with the SASL protocols."
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="User there.")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="Password there.")
+    kafka_ssl_ca_file: Path | None = Field(
+        default=None, description="Certificates that brokers are verified with. Default: those of the system."
+    )
+    kafka_ssl_certificate_file: Path | None = Field(default=None, description="Certificate of this client.")
+    kafka_ssl_key_file: Path | None = Field(default=None, description="Its private key.")
+    kafka_ssl_key_password: SecretStr | None = Field(default=None, description="Password of that key.")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What the CLI logs.")
 
     @field_validator("home")
@@ -464,8 +491,13 @@ def export_secrets(settings: Settings) -> None:
     ):
         if url is not None and url.password:
             os.environ[variable] = url.render_as_string(hide_password=False)
-    if settings.smtp_url is not None:
-        os.environ[SMTP_URL_VARIABLE] = settings.smtp_url.get_secret_value()
+    for variable, secret in (
+        (SMTP_URL_VARIABLE, settings.smtp_url),
+        (KAFKA_SASL_PASSWORD_VARIABLE, settings.kafka_sasl_password),
+        (KAFKA_SSL_KEY_PASSWORD_VARIABLE, settings.kafka_ssl_key_password),
+    ):
+        if secret is not None:
+            os.environ[variable] = secret.get_secret_value()
 
 
 def _with_driver(secret: SecretStr) -> URL:

@@ -495,6 +495,20 @@ class SourceState(Base):
     updated_at: Mapped[Created]
 
 
+class KafkaPosition(Base):
+    """The last message of a partition whose row is durable, and in which life of its topic that was."""
+
+    __tablename__ = "kafka_positions"
+
+    cluster: Mapped[str] = mapped_column(sa.String(100), primary_key=True)
+    topic: Mapped[str] = mapped_column(sa.String(249), primary_key=True)
+    partition: Mapped[int] = mapped_column(sa.Integer, primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(sa.Integer)
+    last_offset: Mapped[int] = mapped_column(sa.BigInteger)
+    last_timestamp_ms: Mapped[int] = mapped_column(sa.BigInteger)
+    updated_at: Mapped[Created]
+
+
 # --- Operation --------------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,44 @@
-"""``imgpipe poll``: taking over what the sources have."""
+"""``imgpipe poll`` and ``imgpipe kafka``: taking over what the sources have."""
 
 import json
+import signal
+import threading
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from imgpipe_dagster.cli.common import AsJson, app, fail, open_catalogue, out, read_settings
+from imgpipe_dagster.cli.common import AsJson, app, err, fail, open_catalogue, out, read_settings
+
+kafka = typer.Typer(help="The Kafka source.", no_args_is_help=True)
+
+
+@kafka.command("consume")
+def kafka_consume(as_json: AsJson = False) -> None:
+    """Take over messages of the topic as they come, until SIGTERM or Ctrl-C. Several may run and share its partitions.
+
+    Example: `imgpipe kafka consume`
+    """
+    from imgpipe_dagster.polling import kafka_config
+    from imgpipe_dagster.sources.kafka import KafkaSource
+
+    config = kafka_config(read_settings())
+    if config is None:
+        fail("There is no Kafka source: set IMGPIPE_KAFKA_BOOTSTRAP_SERVERS and IMGPIPE_KAFKA_TOPIC.")
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopped.set())  # the batch under way is finished and committed
+    with open_catalogue(current=True) as engine, err.status(f"{config.topic}: waiting for messages") as line:
+        report = KafkaSource(config, engine).consume(
+            stopped.is_set,
+            lambda so_far: line.update(
+                f"{config.topic}: {so_far.read} messages, {so_far.inserted} new, {so_far.rejected} put aside"
+            ),
+        )
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+    else:
+        out.print(f"{report.inserted} messages taken over, {report.known} known, {report.rejected} put aside.")
 
 
 @app.command()
@@ -25,7 +57,7 @@ def poll(
     with open_catalogue(current=True) as engine:
         report = poll_sources(read_settings(), engine, anew=anew)
     if not report.sources:
-        fail("No source is configured: set IMGPIPE_SQL_SOURCE_QUERY.")
+        fail("No source is configured: set IMGPIPE_SQL_SOURCE_QUERY, or IMGPIPE_KAFKA_BOOTSTRAP_SERVERS and _TOPIC.")
     if as_json:
         sources = {
             name: {**asdict(rows), "bad": [bad.reason for bad in rows.bad]} for name, rows in report.sources.items()

@@ -60,8 +60,9 @@ def test_checks(defs):
 def test_sensors_and_which_of_them_run_from_the_start(defs, tmp_path):
     on = {sensor.name: sensor.default_status.value for sensor in defs.sensors}
     own = dict.fromkeys(["alerts_sensor", "feeds_sensor", "new_images_sensor", "run_failures_sensor"], "RUNNING")
-    assert on == own | {"sql_source_sensor": "STOPPED"}
-    configured = build_defs(Settings(home=tmp_path, sql_source_query="SELECT 1 AS image_id, 'a.jpg' AS image"))
+    assert on == own | {"sql_source_sensor": "STOPPED", "kafka_source_sensor": "STOPPED"}
+    sources = {"sql_source_query": "SELECT 1", "kafka_bootstrap_servers": "localhost", "kafka_topic": "images"}
+    configured = build_defs(Settings(home=tmp_path, **sources))
     assert {sensor.default_status.value for sensor in configured.sensors} == {"RUNNING"}
 
 
@@ -137,3 +138,21 @@ def test_the_mysql_variables_of_the_older_systems_name_a_catalogue(monkeypatch):
         monkeypatch.setenv(f"MYSQL_{name}", value)
     url = Settings().catalogue_url
     assert (url.host, url.username, url.password, url.database, url.port) == ("db", "me", "p@ss", "shop", 3306)
+
+
+def test_passwords_of_sources_reach_their_resources_only_through_the_environment(tmp_path, monkeypatch):
+    names = ("IMGPIPE_SQL_SOURCE_URL", "IMGPIPE_KAFKA_SASL_PASSWORD", "IMGPIPE_KAFKA_SSL_KEY_PASSWORD")
+    for name in names:
+        monkeypatch.setenv(name, "")
+    settings = Settings(
+        home=tmp_path,
+        sql_source_query="SELECT 1",
+        sql_source_url="mysql://me:canary@db/shop",
+        kafka_sasl_password="canary",
+        kafka_ssl_key_password="canary",
+    )
+    export_secrets(settings)
+    resources = build_defs(settings).resources
+    shown = [resources["sql_source"].url, resources["kafka_source"].sasl_password]
+    assert [*shown, resources["kafka_source"].ssl_key_password] == [dg.EnvVar(name) for name in names]
+    assert "canary" not in repr(resources["sql_source"]) + repr(resources["kafka_source"])

@@ -48,3 +48,22 @@ def test_a_tick_of_the_sql_source_takes_rows_over_and_tells_the_answers(pipeline
     with pipeline.engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE source_states"))
     assert "The catalogue cannot be used: no such table: source_states" in tick("sql_source_sensor", **source)
+
+
+def test_a_tick_of_the_kafka_source_says_what_is_missing_and_takes_messages_over(pipeline, tick):
+    kafka = pytest.importorskip("confluent_kafka")
+    missing = "There is no Kafka source: set IMGPIPE_KAFKA_BOOTSTRAP_SERVERS and IMGPIPE_KAFKA_TOPIC."
+    assert tick("kafka_source_sensor") == missing
+    host = kafka.Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "mock"})
+    (broker,) = host.list_topics(timeout=30).brokers.values()
+    source = {"kafka_bootstrap_servers": f"{broker.host}:{broker.port}", "kafka_topic": "images"}
+    assert "The Kafka topic 'images' cannot be read" in tick("kafka_source_sensor", **source)
+    producer = kafka.Producer({"bootstrap.servers": source["kafka_bootstrap_servers"]})
+    for value in (b'{"image_path": "images/frame_000001.jpg"}', b"poison"):
+        producer.produce("images", value)
+    assert producer.flush(30) == 0
+    assert tick("kafka_source_sensor", **source) == "1 messages taken over, 1 put aside."
+    assert pipeline.rows("product_images", "source", "report_name") == [("kafka", "frame_000001")]
+    assert pipeline.rows("sensor_ticks", "sensor_name", "outcome") == [
+        ("kafka_source_sensor", "1 messages taken over, 1 put aside.")
+    ]

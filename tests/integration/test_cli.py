@@ -17,7 +17,7 @@ from imgpipe_dagster import cli
 
 COMMANDS = [
     *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
-    *(["run"], ["status"], ["retry"], ["poll"], ["doctor"], ["models", "download"], ["demo"]),
+    *(["run"], ["status"], ["retry"], ["poll"], ["kafka", "consume"], ["doctor"], ["models", "download"], ["demo"]),
     *(["enhance"], ["score"]),
     *(["enhancement-config", name] for name in ("set", "unset", "show")),
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
