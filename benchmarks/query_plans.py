@@ -8,6 +8,7 @@ the rows it examines. "FULL SCAN" marks a plan that reads a whole table, "index 
 """
 
 import argparse
+import datetime as dt
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +20,10 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
 
-from imgpipe_dagster.catalogue import batches, images, qc, qc_reports, schema
+from imgpipe_dagster.catalogue import api_keys, batches, idempotency, images, qc, qc_reports, schema
 from imgpipe_dagster.catalogue.alert_mails import form_mails, lease_mail
 from imgpipe_dagster.catalogue.alerts import write_alert
+from imgpipe_dagster.catalogue.browse import ImageFilter, image_details, list_images
 from imgpipe_dagster.catalogue.engine import connect, transact
 from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
 from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
@@ -31,11 +33,13 @@ from imgpipe_dagster.catalogue.tables import (
     BATCH_TABLES,
     Alert,
     AlertMail,
+    ApiKey,
     BatchState,
     Claimant,
     DetectedImage,
     Detection,
     EnhancedImage,
+    IdempotencyKey,
     ImageBatch,
     ImageMetric,
     ImagePrediction,
@@ -50,6 +54,7 @@ from imgpipe_dagster.catalogue.tables import (
     RawImage,
     SensorTick,
     Sku,
+    User,
     ValidatedImage,
 )
 from imgpipe_dagster.catalogue.ticks import note_tick
@@ -143,6 +148,12 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
         insert(connection, Sku, {"sku_id": _named("SKU", n)}, _numbers(engine, 0, image_count // 5))
         insert(connection, ProductGroup, {"product_group_id": _named("group", n)}, _numbers(engine, 0, 999))
         insert(connection, SensorTick, {"sensor_name": _named("sensor", n)}, _numbers(engine, 1, 10))
+        mail = {"username": _named("user", n), "email": _named("user", n)}
+        insert(connection, User, {"user_id": _named("user", n), **mail}, _numbers(engine, 1, 1000))
+        key = {"name": _named("key", n), "key_sha256": _named("key", n), "scopes": sa.literal_column("'[]'")}
+        insert(connection, ApiKey, key, _numbers(engine, 1, 1000))
+        once = {"key_sha256": _named("key", n), "request_sha256": "asked"}
+        insert(connection, IdempotencyKey, once, _numbers(engine, 1, 1000))
         columns = {
             "kind": "batch_failed",
             "subject": "s",
@@ -277,6 +288,7 @@ def calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "status: count_by_status", lambda: images.count_by_status(engine)
     yield "status: count_batches_by_state", lambda: images.count_batches_by_state(engine)
     yield from _review_calls(engine)
+    yield from _api_calls(engine)
     for name, query in pages().items():
         yield f"page: {name}", lambda query=query: _read(engine, query)
 
@@ -295,6 +307,33 @@ def _review_calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "review: undo", lambda: qc.undo(engine, third.image_id, **ann)
     yield "status: review_figures", lambda: qc_reports.review_figures(engine)
     yield "export: published pictures", lambda: next(qc_reports.published_pictures(engine))
+
+
+def _api_calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
+    first, far = (dt.datetime(year, 1, 1) for year in (2020, 2100))  # noqa: DTZ001 - UTC, as the columns are
+    filters = {
+        "all": ImageFilter(),
+        "by status": ImageFilter(status=ImageStatus.COMPLETED),
+        "by SKU": ImageFilter(sku_id="SKU7"),
+        "by temple and status": ImageFilter(temple_id="temple7", status=ImageStatus.COMPLETED),
+        "by class": ImageFilter(class_name="can"),
+        "by class that is not there": ImageFilter(class_name="nothing"),
+        "by reason": ImageFilter(reason="truncated"),
+        "by time": ImageFilter(created_from=first, created_to=far),
+        "by status and time": ImageFilter(status=ImageStatus.FAILED, created_from=first),
+    }
+    for name, which in filters.items():
+        after = (first, 1000) if which.is_by_time else (1000,)
+        yield f"api: images {name}", lambda which=which: list_images(engine, which, after=None, at_most=50)
+        yield (
+            f"api: images {name}, the next page",
+            lambda which=which, after=after: list_images(engine, which, after=after, at_most=50),
+        )
+    yield "api: one image", lambda: image_details(engine, 1001)
+    yield "api: find_key", lambda: api_keys.find_key(engine, "imgpipe_x")
+    yield "api: user_id_of", lambda: api_keys.user_id_of(engine, "ann@example.com")
+    yield "api: idempotency", lambda: idempotency.begin(engine, "0" * 64, "1" * 64, abandoned_after_s=60)
+    yield "api: idempotency, expiry", lambda: idempotency.expire(engine, dt.timedelta(days=1))
 
 
 def pages() -> dict[str, sa.Select[Any]]:

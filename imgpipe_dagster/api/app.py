@@ -16,7 +16,7 @@ from imgpipe_dagster.api import idempotency
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.middleware import REQUEST_ID_HEADER, LingeringClose, RequestContext
 from imgpipe_dagster.api.problems import Code, Refusal, error_response
-from imgpipe_dagster.api.routes import health
+from imgpipe_dagster.api.routes import health, images
 from imgpipe_dagster.api.services import open_services
 from imgpipe_dagster.catalogue.engine import is_transient
 from imgpipe_dagster.settings import Settings
@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (health,):
+    for module in (health, images):
         app.include_router(module.router)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)

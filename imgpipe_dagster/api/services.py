@@ -15,6 +15,7 @@ from imgpipe_dagster.api.gate import Gate
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.rates import RateLimiter
 from imgpipe_dagster.api.tokens import TokenVerifier
+from imgpipe_dagster.api.work import WorkPool
 from imgpipe_dagster.catalogue.api_keys import any_key_is_active, find_key, user_id_of
 from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.settings import Settings
@@ -27,6 +28,7 @@ R = TypeVar("R")
 
 _IO_THREADS = 16
 _ISSUER_TIMEOUT_S = 5
+_DRAWINGS_WAITING = 16
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Services:
         engine: The catalogue.
         store: Where bytes live.
         gate: Who may.
+        drawing: For pictures that are drawn on request.
         metrics: The figures of this process.
         draining: Set when the process is about to end: it is alive, and no longer ready.
     """
@@ -46,6 +49,7 @@ class Services:
     engine: Engine
     store: ImageStore
     gate: Gate
+    drawing: WorkPool
     metrics: Metrics
     io_threads: ThreadPoolExecutor
     draining: bool = False
@@ -66,7 +70,9 @@ async def open_services(settings: Settings, metrics: Metrics) -> AsyncIterator[S
         threads = ThreadPoolExecutor(_IO_THREADS, thread_name_prefix="api-io")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         gate = await _open_gate(settings, engine, threads, stack)
-        yield Services(settings, engine, open_store(url, s3_client=client), gate, metrics, threads)
+        drawing = WorkPool("draw", threads=1, queue_limit=_DRAWINGS_WAITING)
+        stack.callback(drawing.close)
+        yield Services(settings, engine, open_store(url, s3_client=client), gate, drawing, metrics, threads)
 
 
 async def _open_gate(settings: Settings, engine: Engine, threads: ThreadPoolExecutor, stack: AsyncExitStack) -> Gate:

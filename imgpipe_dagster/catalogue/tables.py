@@ -201,7 +201,7 @@ class ProductImage(Base):
             persisted=True,
         ),
     )
-    created_at: Mapped[Created]
+    created_at: Mapped[Created] = mapped_column(index=True)
     updated_at: Mapped[Created]
 
     __table_args__ = (

@@ -42,10 +42,10 @@ def engine(database_url, query_plans):
 def test_no_statement_reads_a_whole_table(engine, query_plans):
     plans = query_plans.examine(engine)
     kinds = {plan.statement.call.split(":")[0] for plan in plans}
-    assert kinds == {"tick", "batch", "import", "retry", "status", "review", "export", "page"}
+    assert kinds == {"tick", "batch", "import", "retry", "status", "review", "export", "api", "page"}
     assert [(plan.statement.call, plan.steps) for plan in plans if plan.full_scans] == []
     assert {plan.statement.call for plan in plans if plan.index_scans} <= COUNTS
-    pages = [plan for plan in plans if plan.statement.call.startswith(("page", "review"))]
+    pages = [plan for plan in plans if plan.statement.call.startswith(("page", "review", "api"))]
     assert [(plan.statement.call, plan.rows) for plan in pages if plan.rows > FEW[engine.dialect.name]] == []
 
 

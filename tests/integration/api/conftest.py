@@ -44,6 +44,14 @@ def home(tmp_path, empty_catalogue):
 
 
 @pytest.fixture
+def engine(home):
+    """The catalogue of the installation."""
+    engine = connect(make_url(f"sqlite:///{home}/catalogue.db"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
 def make_api(home):
     """Makes clients of an app of their own: `make_api(api_deadline_s=1, client=("10.1.2.3", 1))`."""
     with contextlib.ExitStack() as stack:

@@ -14,13 +14,11 @@ from fastapi import APIRouter, Request
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from pydantic import BaseModel
-from sqlalchemy.engine import make_url
 
 from imgpipe_dagster.api import gate
 from imgpipe_dagster.api.gate import Scope, scopes_of
 from imgpipe_dagster.api.guard import Body, GuardedRoute, access, principal_of
 from imgpipe_dagster.catalogue.api_keys import create_key, revoke_key
-from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.settings import Settings
 
 ELSEWHERE = ("203.0.113.7", 40000)
@@ -59,13 +57,6 @@ def probes(app):
         return {"number": len(app.state.runs)}
 
     app.include_router(router)
-
-
-@pytest.fixture
-def engine(home):
-    engine = connect(make_url(f"sqlite:///{home}/catalogue.db"))
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

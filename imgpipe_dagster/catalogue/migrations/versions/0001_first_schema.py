@@ -311,6 +311,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_product_images_batch_key"), "product_images", ["batch_key"], unique=False)
+    op.create_index(op.f("ix_product_images_created_at"), "product_images", ["created_at"], unique=False)
     op.create_index(
         op.f("ix_product_images_qc_status_qc_priority_id"),
         "product_images",
@@ -473,6 +474,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_product_images_sku_id"), table_name="product_images")
     op.drop_index(op.f("ix_product_images_job_id"), table_name="product_images")
     op.drop_index(op.f("ix_product_images_qc_status_qc_priority_id"), table_name="product_images")
+    op.drop_index(op.f("ix_product_images_created_at"), table_name="product_images")
     op.drop_index(op.f("ix_product_images_batch_key"), table_name="product_images")
     op.drop_table("product_images")
     op.drop_table("product_groups")

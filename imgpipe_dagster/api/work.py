@@ -1,0 +1,75 @@
+"""Work that takes processor time: few threads behind a bounded queue, so that the event loop goes on answering."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from imgpipe_dagster.api.problems import Code, Refusal
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NICER = 5
+_SMOOTHING = 0.1
+
+
+class WorkPool:
+    """Threads for one kind of work. A request that would wait too long is refused at once.
+
+    The threads give way to the thread of the event loop, which has little to do and should do it soon.
+
+    Args:
+        name: Of the threads.
+        threads: How many work at once.
+        queue_limit: How many may wait.
+    """
+
+    def __init__(self, name: str, *, threads: int, queue_limit: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_give_way)
+        self._threads = threads
+        self._most = threads + queue_limit
+        self._seconds = 1.0  # of a piece of work, smoothed
+        self.in_flight = 0
+
+    async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do the work in a thread.
+
+        Raises:
+            Refusal: 503 with Retry-After, at once, where too many wait.
+        """
+        if self.in_flight >= self._most:
+            wait_s = self.in_flight * self._seconds / self._threads
+            raise Refusal(Code.OVERLOADED, "Too many requests wait for this already.", retry_after_s=wait_s)
+        self.in_flight += 1
+        future = self._pool.submit(self._timed, work, *args, **kwargs)
+        # Not when the request ends: one that is cancelled at its deadline leaves its thread at work.
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: _tell(loop, self._done))
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Drop what waits."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _done(self) -> None:
+        self.in_flight -= 1
+
+    def _timed(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        started = time.perf_counter()
+        try:
+            return work(*args, **kwargs)
+        finally:
+            self._seconds += _SMOOTHING * (time.perf_counter() - started - self._seconds)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback)
+
+
+def _give_way() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICER)  # on Linux, of this thread alone
