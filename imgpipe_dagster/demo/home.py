@@ -27,20 +27,23 @@ def enter_demo(home: Path, *, batch_size: int, batch_max_wait_s: float) -> Setti
     """Replace every setting in this process's environment by the demo's: the user's data and model stay out of it."""
     for name in [name for name in os.environ if name.startswith(("IMGPIPE_", "MYSQL_"))]:
         del os.environ[name]
-    os.environ.update(
-        {
-            "IMGPIPE_HOME": str(home),
-            "IMGPIPE_DATABASE_URL": f"sqlite:///{home}/catalogue.db",
-            "IMGPIPE_STORE_URL": (home / "store").as_uri(),
-            "IMGPIPE_DETECTOR_WEIGHTS": str(DEMO_WEIGHTS),
-            "IMGPIPE_SMTP_URL": (home / "mails").as_uri().replace("file:", "maildir:", 1),
-            "IMGPIPE_FETCH_ALLOW_NETWORKS": json.dumps(["127.0.0.0/8"]),  # the demo's CDN is local
-            "IMGPIPE_BATCH_SIZE": str(batch_size),
-            "IMGPIPE_BATCH_MAX_WAIT_S": str(batch_max_wait_s),
-            "DAGSTER_HOME": str(home / "dagster"),
-        }
-    )
+    os.environ.update(demo_environment(home, batch_size=batch_size, batch_max_wait_s=batch_max_wait_s))
     return Settings(_env_file=None)  # pyright: ignore[reportCallIssue] - pydantic-settings takes it
+
+
+def demo_environment(home: Path, *, batch_size: int, batch_max_wait_s: float) -> dict[str, str]:
+    """The environment of an installation under ``home`` that is apart from every other: SQLite, a local store."""
+    return {
+        "IMGPIPE_HOME": str(home),
+        "IMGPIPE_DATABASE_URL": f"sqlite:///{home}/catalogue.db",
+        "IMGPIPE_STORE_URL": (home / "store").as_uri(),
+        "IMGPIPE_DETECTOR_WEIGHTS": str(DEMO_WEIGHTS),
+        "IMGPIPE_SMTP_URL": (home / "mails").as_uri().replace("file:", "maildir:", 1),
+        "IMGPIPE_FETCH_ALLOW_NETWORKS": json.dumps(["127.0.0.0/8"]),  # the demo's CDN is local
+        "IMGPIPE_BATCH_SIZE": str(batch_size),
+        "IMGPIPE_BATCH_MAX_WAIT_S": str(batch_max_wait_s),
+        "DAGSTER_HOME": str(home / "dagster"),
+    }
 
 
 @contextmanager

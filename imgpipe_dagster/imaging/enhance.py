@@ -14,7 +14,7 @@ from imgpipe_dagster.imaging.matting import product_colours
 from imgpipe_dagster.imaging.modes import KEEP, TRANSPARENT, EnhancementConfig, Mode, PlannedStep, Step, plan
 from imgpipe_dagster.imaging.pictures import read_picture
 from imgpipe_dagster.imaging.profiles import RuleResult, check_profile
-from imgpipe_dagster.imaging.quality import Quality, estimate_noise, score
+from imgpipe_dagster.imaging.quality import Issue, Quality, estimate_noise, score
 
 WORSE = 2.0
 """By so much a score may fall before a person has to look."""
@@ -237,4 +237,7 @@ def _review_reasons(
         reasons.append("target_unreachable")
     if after.score < before.score - WORSE:
         reasons.append("score_worse")
+    if Issue.COMPRESSED in before.issues:
+        # Enlarging hides the blocks from the score, but no step brings back what the compression threw away.
+        reasons.append("source_compressed")
     return (*reasons, *(f"profile_{result.rule}" for result in rules if not result.passed))

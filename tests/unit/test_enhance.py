@@ -31,6 +31,14 @@ def steps(result) -> list[Step]:
     return [planned.step for planned in result.steps]
 
 
+@pytest.mark.parametrize("quality", [8, 15, 30])
+def test_what_compression_has_destroyed_is_seen_by_a_person_however_well_the_result_scores(plain, quality):
+    damaged = cv2.imencode(".jpg", plain.image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    good = cv2.imencode(".jpg", plain.image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    assert "source_compressed" in enhance(damaged, EnhancementConfig()).review_reasons
+    assert "source_compressed" not in enhance(good, EnhancementConfig()).review_reasons
+
+
 def test_full_gives_a_square_white_picture_within_the_target(cluttered: ProductPhoto):
     result = enhance(cluttered.image, EnhancementConfig(mode=Mode.FULL, target_kb=200), boxes=[cluttered.box])
     assert result.size == (1500, 1500)
