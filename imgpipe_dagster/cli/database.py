@@ -23,7 +23,7 @@ def db_upgrade() -> None:
         before, after = upgrade(engine)
         place = describe_url(engine.url)
     home = prepare_dagster_home(read_settings())
-    out.print(f"{place}: already at revision {after}." if before == after else f"{place}: now at revision {after}.")
+    out.print(f"{place}: {'already' if before == after else 'now'} at revision {after}.", soft_wrap=True)
     out.print(f"Dagster's folder: export DAGSTER_HOME={home}", soft_wrap=True)
 
 
