@@ -8,12 +8,12 @@ import multiprocessing
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import cv2
 from numpy.typing import NDArray
@@ -168,9 +168,36 @@ def write_demo_images(
     Returns:
         The files in the order of their rows.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = list(demo_files(count))
-    waiting = [file for file in files if file.kind is not Kind.MISSING and not (folder / file.name).exists()]
+    for file in files:
+        if progress and file.kind is Kind.MISSING:
+            progress(file)
+    write_files(folder, [file for file in files if file.kind is not Kind.MISSING], progress)
+    return files
+
+
+class _File(Protocol):
+    """A file that can be made."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> bytes | None: ...
+
+
+F = TypeVar("F", bound=_File)
+
+
+def write_files(folder: Path, files: Sequence[F], progress: Callable[[F], object] | None = None) -> None:
+    """Make files in a folder, on all cores; those already there are left as they are.
+
+    Args:
+        folder: Made if need be.
+        files: What to make.
+        progress: Called in this process for each file as it is done, present ones included.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = [file for file in files if not (folder / file.name).exists()]
     for file in files:
         if progress and file not in waiting:
             progress(file)
@@ -182,10 +209,9 @@ def write_demo_images(
             task.result()
             if progress:
                 progress(tasks[task])
-    return files
 
 
-def _write(folder: Path, file: DemoFile) -> None:
+def _write(folder: Path, file: _File) -> None:
     cv2.setNumThreads(1)
     data = file.read()
     if data is None:

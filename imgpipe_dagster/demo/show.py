@@ -17,7 +17,9 @@ from imgpipe_dagster.cli.progress import stage_bars
 from imgpipe_dagster.demo.alarm import clear_alarm, print_mails, raise_alarm
 from imgpipe_dagster.demo.cdn import DemoCdn
 from imgpipe_dagster.demo.home import DemoBusyError, demo_home, enter_demo, locked, start_afresh
-from imgpipe_dagster.demo.images import DemoFile, write_demo_images
+from imgpipe_dagster.demo.images import DemoFile, write_demo_images, write_files
+from imgpipe_dagster.demo.product_files import product_files
+from imgpipe_dagster.demo.product_show import add_product_rows, print_products, write_before_after
 from imgpipe_dagster.settings import Settings
 
 BATCH_SIZE = 40  # so that a demo has several partitions to look at
@@ -44,10 +46,13 @@ def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
     upgrade(engine)
     folder = settings.home / "images" / str(count)  # the files of one count have other names than those of another
     with Progress(console=err) as progress:
-        task = progress.add_task("rendering images", total=count)
+        products = list(product_files())
+        task = progress.add_task("rendering images", total=count + len(products))
         files = write_demo_images(folder, count, lambda _file: progress.advance(task))
+        write_files(folder, products, lambda _file: progress.advance(task))
     with DemoCdn(folder) as cdn:
         add_rows(engine, [(cdn.url_for(file.name), file) for file in files])
+        add_product_rows(engine, cdn, products)
         raise_alarm(settings, engine)
         with stage_bars(err) as on_job:
             outcomes = run_pending(settings, engine, on_job)
@@ -55,10 +60,12 @@ def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
     keys = list(dict.fromkeys(outcome.key for outcome in outcomes))
     seconds = sum(outcome.seconds for outcome in outcomes if outcome.job == "analyse")
     _print_results(engine, keys, seconds, out)
+    print_products(engine, out)
     sheet = write_contact_sheet(settings, engine, settings.home / "contact_sheet.jpg")
+    pairs = write_before_after(settings, engine, settings.home / "before_after.jpg")
     engine.dispose()
     print_mails(settings, out)
-    _print_where(settings, sheet, out)
+    _print_where(settings, sheet, pairs, out)
     return 0 if all(outcome.succeeded for outcome in outcomes) else 1
 
 
@@ -128,9 +135,10 @@ def _print_results(engine: Engine, batch_keys: list[str], seconds: float, out: C
     out.print(table)
 
 
-def _print_where(settings: Settings, sheet: Path, out: Console) -> None:
+def _print_where(settings: Settings, sheet: Path, pairs: Path, out: Console) -> None:
     table = Table("Where to look", "", box=None)
     table.add_row("annotated pictures", str(sheet))
+    table.add_row("products before and after", str(pairs))
     table.add_row("reports", str(settings.home / "store" / "metadata"))
     table.add_row("catalogue", str(settings.home / "catalogue.db"))
     table.add_row("in Dagster", "make ui")

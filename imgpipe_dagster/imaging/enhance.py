@@ -17,6 +17,7 @@ from imgpipe_dagster.imaging.profiles import RuleResult, check_profile
 from imgpipe_dagster.imaging.quality import Issue, Quality, estimate_noise, score
 
 WORSE = 2.0
+_TOO_BLURRED = 0.5
 """By so much a score may fall before a person has to look."""
 
 
@@ -240,4 +241,7 @@ def _review_reasons(
     if Issue.COMPRESSED in before.issues:
         # Enlarging hides the blocks from the score, but no step brings back what the compression threw away.
         reasons.append("source_compressed")
+    if before.components.sharpness < _TOO_BLURRED:
+        # Sharpening changes how edges look; it does not bring back what was between them.
+        reasons.append("source_blurry")
     return (*reasons, *(f"profile_{result.rule}" for result in rules if not result.passed))

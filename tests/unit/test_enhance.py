@@ -39,6 +39,12 @@ def test_what_compression_has_destroyed_is_seen_by_a_person_however_well_the_res
     assert "source_compressed" not in enhance(good, EnhancementConfig()).review_reasons
 
 
+@pytest.mark.parametrize("defect", [Defect.BLURRED, Defect.JPEG])
+def test_a_spoilt_photograph_is_never_published_without_a_person(defect):
+    spoilt = degrade(render_product(9109, width=1000, height=800).image, defect, 9109)
+    assert {"source_blurry", "source_compressed"} & set(enhance(spoilt, EnhancementConfig()).review_reasons)
+
+
 def test_full_gives_a_square_white_picture_within_the_target(cluttered: ProductPhoto):
     result = enhance(cluttered.image, EnhancementConfig(mode=Mode.FULL, target_kb=200), boxes=[cluttered.box])
     assert result.size == (1500, 1500)
