@@ -21,10 +21,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _native_libraries_stay_in_native_tests(request: pytest.FixtureRequest):
+    before = NATIVE & sys.modules.keys()
     yield
-    loaded = NATIVE & sys.modules.keys()
+    loaded = (NATIVE & sys.modules.keys()) - before
     if loaded and request.node.get_closest_marker("native") is None:
-        pytest.fail(f"{', '.join(loaded)} are loaded now: put `pytestmark = pytest.mark.native` into {request.path}")
+        pytest.fail(f"{', '.join(loaded)} were loaded: put `pytestmark = pytest.mark.native` into {request.path}")
 
 
 @pytest.fixture(scope="session")

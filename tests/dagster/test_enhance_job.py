@@ -92,7 +92,11 @@ def test_products_are_enhanced_judged_and_published(pipeline, batch):
         (5, "completed", "pending", 0),
     ]
     verdicts = pipeline.rows("published_enhancements", "image_id", "review_reasons", "enhanced_image_url IS NOT NULL")
-    assert [json.loads(reasons) for _, reasons, _ in verdicts] == [[], ["low_score"], ["mask_unstable"]]
+    assert [json.loads(reasons) for _, reasons, _ in verdicts] == [
+        [],
+        ["source_blurry", "low_score"],
+        ["mask_unstable"],
+    ]
     assert [url for _, _, url in verdicts] == [1, 0, 0]
 
 
@@ -136,7 +140,7 @@ def test_the_metadata_tells_scores_speed_and_cost_with_a_small_picture(pipeline,
     histogram = metrics["score_histogram"].value.records
     assert [sum(int(r.data[phase]) for r in histogram) for phase in ("before", "after")] == [3, 3]
     assert (published["auto_approved"].value, published["needs_review"].value) == (1, 2)
-    assert published["review_reasons"].value == {"low_score": 1, "mask_unstable": 1}
+    assert published["review_reasons"].value == {"low_score": 1, "mask_unstable": 1, "source_blurry": 1}
     assert published["dagster/partition_row_count"].value == 3
 
 

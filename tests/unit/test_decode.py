@@ -101,6 +101,7 @@ def test_pixels_of_ordinary_files_are_those_of_opencv(
     np.testing.assert_array_equal(decode_bgr(data), cv2_imread(data))
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(
     ("suffix", "depth"),
