@@ -265,6 +265,27 @@ class Settings(BaseSettings):
     review_undo_s: float = Field(default=10, ge=0, description="A decision can be undone for so many seconds.")
     max_reworks: int = Field(default=2, ge=0, description="After so many reworks the rejection of a picture is final.")
 
+    # Temples
+    temple_scale_factor: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="A temple's first training picture times this is what its network takes, at least 32 pixels.",
+    )
+    temple_min_confidence: float = Field(
+        default=0.5, ge=0, le=1, description="Below this probability a picture of a temple has no category."
+    )
+    temple_epochs: int = Field(default=100, ge=1, description="Most passes of a training over its pictures.")
+    temple_training_limit_s: float = Field(
+        default=1800, gt=0, description="A training ends after so long, with its best weights until then."
+    )
+    temple_training_memory_mb: int = Field(
+        default=4096, ge=64, description="A training that would take more memory is refused."
+    )
+    temple_retrain_after: int = Field(
+        default=50, ge=0, description="New training pictures after which a temple is trained again by itself; 0: never."
+    )
+
     # Freshness
     freshness_warn_minutes: float = Field(default=30, gt=0, description="Predictions older than this warn in the UI.")
     freshness_minutes: float = Field(default=60, gt=0, description="Predictions older than this are stale.")

@@ -122,12 +122,7 @@ def train_temple(
     check_categories(labels)
     info = ModelInfo(labels, form, min_confidence)
     architecture = standard_architecture(form.shape, len(labels))
-    needed = needed_memory_mb(architecture, len(train) + len(test))
-    if needed > options.max_memory_mb:
-        raise TrainingError(
-            f"Training on {len(train)} pictures of {form.width}x{form.height} would take {needed:.0f} MB, more than "
-            f"{options.max_memory_mb}: choose a smaller scale factor or fewer pictures."
-        )
+    check_memory(form, len(labels), len(train) + len(test), options)
     on_stage(Stage.ARCHITECTURE)
     truth = np.array([labels.index(category) for category in train.categories])
     fitted, held_out = split_held_out(truth, options.held_out_share, options.seed)
@@ -175,6 +170,20 @@ def check_categories(labels: tuple[str, ...]) -> None:
         raise TrainingError(
             f"A model needs readable training pictures of at least two categories; there is {found}. "
             "Add some: imgpipe temple add TEMPLE DIR --split train, a folder for each category."
+        )
+
+
+def check_memory(form: InputFormat, labels: int, pictures: int, options: TrainingOptions) -> None:
+    """Refuse a training that would take more memory than the options allow, before anything is loaded.
+
+    Raises:
+        TrainingError: It would.
+    """
+    needed = needed_memory_mb(standard_architecture(form.shape, labels), pictures)
+    if needed > options.max_memory_mb:
+        raise TrainingError(
+            f"Training on {pictures} pictures of {form.width}x{form.height} would take {needed:.0f} MB, more than "
+            f"{options.max_memory_mb}: choose a smaller scale factor or fewer pictures."
         )
 
 

@@ -1,0 +1,125 @@
+"""What a temple's model says of files, as the older system told and logged it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgpipe_dagster.imaging.formats import DecodeError
+from imgpipe_dagster.imaging.validate import Validator
+from imgpipe_dagster.models.temple_classifier import TempleAnswer, TempleClassifier
+from imgpipe_dagster.store.keys import safe_name
+from imgpipe_dagster.temples.logs import TempleLogs
+
+ANOMALIES = "anomalies"
+"""The folder of pictures without a category, or of an unknown scene, when files are sorted."""
+
+_LOGGED_TOGETHER = 200
+
+
+@dataclass(frozen=True)
+class FileAnswer:
+    """What became of one file: an answer, or why there is none."""
+
+    file: Path
+    answer: TempleAnswer | None
+    error: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the line of JSON that commands print."""
+        if self.answer is None:
+            return {"file": str(self.file), "error": self.error}
+        return {
+            "file": str(self.file),
+            "image_class": self.answer.image_class,
+            "class_confidence": self.answer.class_confidence,
+            "probabilities": self.answer.probabilities,
+            "anomaly": self.answer.anomaly,
+            "calibrated_confidence": self.answer.calibrated_confidence,
+            "scene_distance": self.answer.scene_distance,
+        }
+
+
+def predict_paths(
+    classifier: TempleClassifier, validator: Validator, paths: Iterable[Path], logs: TempleLogs, temple_id: str
+) -> Iterator[FileAnswer]:
+    """Classify files of unknown origin, streaming; all in the same model, in batches. Every probability is logged.
+
+    Args:
+        classifier: The model.
+        validator: Looks at each file in a child process before it is decoded here.
+        paths: The files.
+        logs: Where probabilities are noted.
+        temple_id: For the log.
+
+    Yields:
+        One for each file, in no promised order.
+    """
+    failed: list[FileAnswer] = []
+
+    def trusted() -> Iterator[tuple[Path, bytes]]:
+        held: dict[Path, bytes] = {}
+        for path, verdict in validator.validate_all(_read(paths, held, failed)):
+            data = held.pop(path)
+            if verdict.reason is None:
+                yield path, data
+            else:
+                failed.append(FileAnswer(path, None, f"{verdict.reason}: {verdict.reason.advice}"))
+
+    lines: list[str] = []
+    for path, found in classifier.classify_files(trusted()):
+        if isinstance(found, DecodeError):
+            answered = FileAnswer(path, None, str(found))
+        else:
+            answered = FileAnswer(path, found, None)
+        lines.append(_line(temple_id, answered))
+        if len(lines) >= _LOGGED_TOGETHER:
+            logs.status(*lines)
+            lines = []
+        yield answered
+    lines += [_line(temple_id, answered) for answered in failed]
+    if lines:
+        logs.status(*lines)
+    yield from failed
+
+
+def sort_into(folder: Path, answered: FileAnswer, data: bytes) -> Path:
+    """Copy a file into the folder of its category below ``folder``; a taken name gets a number. Where it is now."""
+    if answered.answer is None:
+        raise ValueError(f"{answered.file} has no answer to be sorted by")
+    category = ANOMALIES if answered.answer.anomaly else safe_name(answered.answer.image_class)
+    target = folder / category
+    target.mkdir(parents=True, exist_ok=True)
+    number = 1
+    name = answered.file.name
+    while True:
+        path = target / name
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            if path.read_bytes() == data:
+                return path
+            number += 1
+            name = f"{answered.file.stem}-{number}{answered.file.suffix}"
+        else:
+            return path
+
+
+def _read(paths: Iterable[Path], held: dict[Path, bytes], failed: list[FileAnswer]) -> Iterator[tuple[Path, bytes]]:
+    for path in paths:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            failed.append(FileAnswer(path, None, f"It cannot be read: {error.strerror}."))
+            continue
+        held[path] = data
+        yield path, data
+
+
+def _line(temple_id: str, answered: FileAnswer) -> str:
+    if answered.answer is None:
+        return f"{temple_id}: {answered.file}: {answered.error}"
+    told = ", ".join(f"{label} {value:.6f}" for label, value in answered.answer.probabilities.items())
+    flag = " (anomaly)" if answered.answer.anomaly else ""
+    return f"{temple_id}: {answered.file}: {answered.answer.image_class}{flag}; {told}"
