@@ -1,7 +1,7 @@
 """Labelled pictures on their way into a temple: looked at, stored, indexed; and back out as what a network sees."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -298,12 +298,3 @@ def _add_some(
 def _decided(before: dict[str, Fate | None], after: dict[str, Fate]) -> Iterable[tuple[str, Fate]]:
     yield from ((sha256, fate) for sha256, fate in before.items() if fate is not None)
     yield from after.items()
-
-
-def iter_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files that paths name: a folder stands for the files below it, sorted, without hidden ones."""
-    for path in paths:
-        if path.is_dir():
-            yield from (p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith("."))
-        else:
-            yield path

@@ -1,6 +1,6 @@
 """What a temple's model says of files, as the older system told and logged it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,28 @@ _LOGGED_TOGETHER = 200
 
 
 @dataclass(frozen=True)
-class FileAnswer:
-    """What became of one file: an answer, or why there is none."""
+class FileToClassify:
+    """A file whose category is to be found. ``read`` gives its bytes."""
 
-    file: Path
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class FileAnswer:
+    """What became of one file: an answer, or why there is none. ``number`` is its place among the files, from 0."""
+
+    number: int
+    file: str
     answer: TempleAnswer | None
     error: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """As the line of JSON that commands print."""
         if self.answer is None:
-            return {"file": str(self.file), "error": self.error}
+            return {"file": self.file, "error": self.error}
         return {
-            "file": str(self.file),
+            "file": self.file,
             "image_class": self.answer.image_class,
             "class_confidence": self.answer.class_confidence,
             "probabilities": self.answer.probabilities,
@@ -40,15 +49,21 @@ class FileAnswer:
         }
 
 
-def predict_paths(
-    classifier: TempleClassifier, validator: Validator, paths: Iterable[Path], logs: TempleLogs, temple_id: str
+def predict_files(
+    classifier: TempleClassifier,
+    validator: Validator,
+    files: Iterable[FileToClassify],
+    logs: TempleLogs,
+    temple_id: str,
 ) -> Iterator[FileAnswer]:
     """Classify files of unknown origin, streaming; all in the same model, in batches. Every probability is logged.
 
+    A file that cannot be read or decoded gets an error and stops nothing.
+
     Args:
-        classifier: The model.
+        classifier: The model: :func:`registry.load_classifier` has it.
         validator: Looks at each file in a child process before it is decoded here.
-        paths: The files.
+        files: The files.
         logs: Where probabilities are noted.
         temple_id: For the log.
 
@@ -57,21 +72,21 @@ def predict_paths(
     """
     failed: list[FileAnswer] = []
 
-    def trusted() -> Iterator[tuple[Path, bytes]]:
-        held: dict[Path, bytes] = {}
-        for path, verdict in validator.validate_all(_read(paths, held, failed)):
-            data = held.pop(path)
+    def trusted() -> Iterator[tuple[tuple[int, str], bytes]]:
+        held: dict[tuple[int, str], bytes] = {}
+        for key, verdict in validator.validate_all(_read(files, held, failed)):
+            data = held.pop(key)
             if verdict.reason is None:
-                yield path, data
+                yield key, data
             else:
-                failed.append(FileAnswer(path, None, f"{verdict.reason}: {verdict.reason.advice}"))
+                failed.append(FileAnswer(*key, None, f"{verdict.reason}: {verdict.reason.advice}"))
 
     lines: list[str] = []
-    for path, found in classifier.classify_files(trusted()):
+    for key, found in classifier.classify_files(trusted()):
         if isinstance(found, DecodeError):
-            answered = FileAnswer(path, None, str(found))
+            answered = FileAnswer(*key, None, str(found))
         else:
-            answered = FileAnswer(path, found, None)
+            answered = FileAnswer(*key, found, None)
         lines.append(_line(temple_id, answered))
         if len(lines) >= _LOGGED_TOGETHER:
             logs.status(*lines)
@@ -83,38 +98,45 @@ def predict_paths(
     yield from failed
 
 
-def sort_into(folder: Path, answered: FileAnswer, data: bytes) -> Path:
-    """Copy a file into the folder of its category below ``folder``; a taken name gets a number. Where it is now."""
+def sort_into(folder: Path, answered: FileAnswer) -> Path:
+    """Copy a file into the folder of its category below ``folder``; a taken name gets a number. Where it is now.
+
+    Raises:
+        ValueError: There is no answer to sort by.
+        OSError: It cannot be read or written.
+    """
     if answered.answer is None:
         raise ValueError(f"{answered.file} has no answer to be sorted by")
-    category = ANOMALIES if answered.answer.anomaly else safe_name(answered.answer.image_class)
-    target = folder / category
+    source = Path(answered.file)
+    data = source.read_bytes()
+    target = folder / (ANOMALIES if answered.answer.anomaly else safe_name(answered.answer.image_class))
     target.mkdir(parents=True, exist_ok=True)
-    number = 1
-    name = answered.file.name
+    number, name = 1, source.name
     while True:
         path = target / name
         try:
             with path.open("xb") as file:
                 file.write(data)
         except FileExistsError:
-            if path.read_bytes() == data:
+            if path.is_file() and path.read_bytes() == data:
                 return path
             number += 1
-            name = f"{answered.file.stem}-{number}{answered.file.suffix}"
+            name = f"{source.stem}-{number}{source.suffix}"
         else:
             return path
 
 
-def _read(paths: Iterable[Path], held: dict[Path, bytes], failed: list[FileAnswer]) -> Iterator[tuple[Path, bytes]]:
-    for path in paths:
+def _read(
+    files: Iterable[FileToClassify], held: dict[tuple[int, str], bytes], failed: list[FileAnswer]
+) -> Iterator[tuple[tuple[int, str], bytes]]:
+    for number, file in enumerate(files):
         try:
-            data = path.read_bytes()
+            data = file.read()
         except OSError as error:
-            failed.append(FileAnswer(path, None, f"It cannot be read: {error.strerror}."))
+            failed.append(FileAnswer(number, file.name, None, f"It cannot be read: {error.strerror}."))
             continue
-        held[path] = data
-        yield path, data
+        held[number, file.name] = data
+        yield (number, file.name), data
 
 
 def _line(temple_id: str, answered: FileAnswer) -> str:

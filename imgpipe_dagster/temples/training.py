@@ -53,6 +53,7 @@ from imgpipe_dagster.temples.pictures import LoadedPictures, Refused, load_first
 from imgpipe_dagster.temples.registry import ModelFileChangedError, classifier_of, store_files
 
 _RENEW_EVERY_S = 5.0
+_TRAINING = threading.Lock()  # the seed is the process's: two trainings in its threads would take each other's numbers
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def make_model(
         on_stage: Called as each of the older system's stages is done.
 
     Raises:
+        TempleNameError: The id cannot be a temple's.
         ModelExistsError: The temple has a model, and ``forceful`` is False.
         TempleBusyError: Another makes a model of it just now.
         TrainingError: Its pictures make no model; the message says why.
@@ -153,6 +155,7 @@ def import_model(
         by: Who wants it.
 
     Raises:
+        TempleNameError: The id cannot be a temple's.
         ArchitectureError: The architecture has layers that are not taken.
         LegacyModelError: Weights or labels do not fit.
         TempleBusyError: Another makes a model of it just now.
@@ -184,9 +187,9 @@ def _make_model(
     on_stage: Callable[[Stage], None],
 ) -> MadeModel:
     temple_id = _own_temple(temple_id)
-    if not forceful and champion(engine, temple_id) is not None:
-        raise ModelExistsError(f"{temple_id} has a model already: use --force (forceful) to train another.")
     with _lease(engine, temple_id) as lease:
+        if not forceful and champion(engine, temple_id) is not None:
+            raise ModelExistsError(f"{temple_id} has a model already: use --force (forceful) to train another.")
         data = training_set(engine, temple_id)
         check_categories(tuple(data.categories))
         form = _form(store, data, settings.scale_factor)
@@ -258,15 +261,16 @@ def _train(
 ) -> TrainedTemple:
     watched = TrainingHooks(hooks.on_epoch, lambda: lease.lost.is_set() or hooks.should_stop())
     try:
-        return train_temple(
-            train.pictures,
-            test.pictures,
-            form,
-            options=settings.options,
-            min_confidence=settings.min_confidence,
-            hooks=watched,
-            on_stage=on_stage,
-        )
+        with _TRAINING:
+            return train_temple(
+                train.pictures,
+                test.pictures,
+                form,
+                options=settings.options,
+                min_confidence=settings.min_confidence,
+                hooks=watched,
+                on_stage=on_stage,
+            )
     except TrainingStoppedError as error:
         if lease.lost.is_set():
             raise TempleBusyError(f"Another has begun to make a model of {temple_id}; this one is not kept.") from error
