@@ -235,6 +235,19 @@ class Settings(BaseSettings):
     api_max_json_bytes: int = Field(
         default=8 * 2**20, ge=1024, description="Largest JSON body, but for those that hold images."
     )
+    api_warm: bool = Field(
+        default=True, description="Load the models when the server starts, and not when they are first asked."
+    )
+    api_queue_limit: int = Field(
+        default=64, ge=0, description="Pictures that may wait for the models; one more is refused at once with 503."
+    )
+    api_cached_answers: int = Field(
+        default=10_000, ge=0, description="Answers that are kept for pictures that come again; 0 keeps none."
+    )
+    api_keep_uploads: bool = Field(default=False, description="Keep pictures that were classified, in the store.")
+    api_address_days: float = Field(
+        default=30, gt=0, description="IP addresses in the log of requests are forgotten after so many days."
+    )
     redis_url: SecretStr | None = Field(
         default=None,
         description="Redis for rate limits and cached answers, such as redis://:password@host:6379/0, shared by all "
@@ -284,6 +297,23 @@ class Settings(BaseSettings):
     )
     temple_retrain_after: int = Field(
         default=50, ge=0, description="New training pictures after which a temple is trained again by itself; 0: never."
+    )
+
+    # Bottle status
+    bottle_weights: str = Field(
+        default=str(DEMO_BOTTLE_WEIGHTS),
+        description="Weights of an Ultralytics classifier: .pt, .onnx, an OpenVINO folder, or a name.",
+    )
+    bottle_sha256: str | None = Field(default=None, description="Refuse weights with another SHA-256.")
+    bottle_crop_classes: list[str] = Field(
+        default=["bottle"],
+        description="Classes of the detector whose boxes are classified as crops too, as a JSON list.",
+    )
+    bottle_precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="fp32 is exact; bf16 is faster and slightly different."
+    )
+    bottle_device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto uses CUDA where there is one."
     )
 
     # Freshness

@@ -16,7 +16,7 @@ from imgpipe_dagster.api import idempotency
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.middleware import REQUEST_ID_HEADER, LingeringClose, RequestContext
 from imgpipe_dagster.api.problems import Code, Refusal, error_response
-from imgpipe_dagster.api.routes import health, images
+from imgpipe_dagster.api.routes import classify, health, images
 from imgpipe_dagster.api.services import open_services
 from imgpipe_dagster.catalogue.engine import is_transient
 from imgpipe_dagster.settings import Settings
@@ -26,17 +26,18 @@ log = logging.getLogger(__name__)
 _DESCRIPTION = "From images to trusted results: enhancement, detection, classification, review."
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, *, warm: bool = False) -> FastAPI:
     """Assemble the API.
 
     Args:
         settings: This installation's settings; nothing else is read from the environment.
+        warm: Load the models when the app starts, and not when they are first asked.
     """
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, metrics) as services:
+        async with open_services(settings, metrics, warm=warm) as services:
             app.state.services = services
             yield
 
@@ -49,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (health, images):
+    for module in (classify, health, images):
         app.include_router(module.router)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)

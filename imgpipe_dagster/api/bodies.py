@@ -63,14 +63,19 @@ class Upload:
     data: bytes
 
 
-async def read_form(request: Request, file_field: str) -> tuple[Upload | None, dict[str, str]]:
+async def read_form(request: Request, file_field: str, *, max_bytes: int) -> tuple[Upload | None, dict[str, str]]:
     """A form with at most one file.
+
+    Args:
+        request: The request.
+        file_field: The field that the file is in.
+        max_bytes: Largest file.
 
     Returns:
         The file in the named field, or None, and the other fields as texts.
 
     Raises:
-        Refusal: It is not such a form: 400, or 415 where it is no form at all.
+        Refusal: It is not such a form: 400, or 415 where it is no form at all, or 413 where the file is too large.
     """
     if _media_type(request) != "multipart/form-data":
         raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, "Send the file as multipart/form-data.")
@@ -86,6 +91,8 @@ async def read_form(request: Request, file_field: str) -> tuple[Upload | None, d
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         if not isinstance(upload, UploadFile):
             return None, fields
+        if (upload.size or 0) > max_bytes:
+            raise _too_large(max_bytes)
         name = PurePosixPath((upload.filename or "").replace("\\", "/")).name
         return Upload(name, upload.content_type or "", await upload.read()), fields
     finally:

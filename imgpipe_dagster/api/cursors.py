@@ -14,7 +14,7 @@ def encode_cursor(question: str, position: tuple[Any, ...]) -> str:
 
     Args:
         question: What was asked: the cursor is good for the same question only.
-        position: Numbers and times (UTC, without a zone).
+        position: Numbers, texts and times (UTC, without a zone).
     """
     values = [value.isoformat() if isinstance(value, dt.datetime) else value for value in position]
     text = json.dumps([_mark(question), *values], separators=(",", ":"))
@@ -27,7 +27,7 @@ def decode_cursor(question: str, cursor: str, kinds: tuple[type, ...]) -> tuple[
     Args:
         question: What is asked now.
         cursor: As it came.
-        kinds: Of the position's values: ``int``, ``float`` or ``datetime.datetime``.
+        kinds: Of the position's values: ``int``, ``float``, ``str`` or ``datetime.datetime``.
 
     Raises:
         Refusal: 400, as the cursor is not one that this question gave.
@@ -42,12 +42,14 @@ def decode_cursor(question: str, cursor: str, kinds: tuple[type, ...]) -> tuple[
     return position
 
 
-def _read(kind: type, value: object) -> int | float | dt.datetime:
+def _read(kind: type, value: object) -> int | float | str | dt.datetime:
     if kind is dt.datetime and isinstance(value, str):
         time = dt.datetime.fromisoformat(value)
         if time.tzinfo is None:
             return time
     if kind is int and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    if kind is str and isinstance(value, str):
         return value
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

@@ -108,7 +108,7 @@ def error_response(path: str, refusal: Refusal, request_id: str) -> JSONResponse
     body: dict[str, Any]
     match path:
         case "/" | "/classify":
-            body = {"error": refusal.detail}
+            body = {"error": _CLASSIFY_TEXTS.get(refusal.code, refusal.detail)}
         case "/api/save_data":
             body = {"error_msg": refusal.detail}
         case "/api/make_model":
@@ -140,3 +140,6 @@ TRAINING_FLAGS = (
     "saved_model_flag",
 )
 """The stages of training that ``/api/make_model`` reports, in their order."""
+
+_CLASSIFY_TEXTS = {Code.BODY_TOO_LARGE: "File too large.", Code.INTERNAL_ERROR: "Model inference error."}
+"""What the bottle status service has always said."""

@@ -1,6 +1,7 @@
 """What the paths work with: settings, catalogue, store, threads. Opened when the app starts, closed when it ends."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,17 +12,27 @@ import aiohttp
 from sqlalchemy.engine import Engine
 from starlette.requests import Request
 
+from imgpipe_dagster.api.answers import AnswerCache
 from imgpipe_dagster.api.gate import Gate
+from imgpipe_dagster.api.inference import STREAMS, Inference
 from imgpipe_dagster.api.metrics import Metrics
+from imgpipe_dagster.api.problems import Refusal
 from imgpipe_dagster.api.rates import RateLimiter
+from imgpipe_dagster.api.request_log import RequestLog, open_request_log
 from imgpipe_dagster.api.tokens import TokenVerifier
 from imgpipe_dagster.api.work import WorkPool
 from imgpipe_dagster.catalogue.api_keys import any_key_is_active, find_key, user_id_of
 from imgpipe_dagster.catalogue.engine import connect
+from imgpipe_dagster.catalogue.request_log import note_requests
+from imgpipe_dagster.configured import validation_limits
+from imgpipe_dagster.imaging.threads import one_thread_a_picture
+from imgpipe_dagster.imaging.validate import Validator
 from imgpipe_dagster.settings import Settings
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.store.opening import open_store
 from imgpipe_dagster.store.s3 import s3_client
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,8 +51,12 @@ class Services:
         engine: The catalogue.
         store: Where bytes live.
         gate: Who may.
+        validator: Examines files before they are decoded here.
+        inference: The models.
+        request_log: Notes requests to classify pictures.
         drawing: For pictures that are drawn on request.
         metrics: The figures of this process.
+        loading: Set while the models are loaded at the start: the process is not ready yet.
         draining: Set when the process is about to end: it is alive, and no longer ready.
     """
 
@@ -49,9 +64,13 @@ class Services:
     engine: Engine
     store: ImageStore
     gate: Gate
+    validator: Validator
+    inference: Inference
+    request_log: RequestLog
     drawing: WorkPool
     metrics: Metrics
     io_threads: ThreadPoolExecutor
+    loading: bool = False
     draining: bool = False
 
     async def in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -60,8 +79,14 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
-    """Open all that the settings describe; close it at the end."""
+async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> AsyncIterator[Services]:
+    """Open all that the settings describe; close it at the end.
+
+    Args:
+        settings: This installation's settings.
+        metrics: Told of queues and models.
+        warm: Load the models meanwhile, and not when they are first asked.
+    """
     async with AsyncExitStack() as stack:
         engine = connect(settings.catalogue_url)
         stack.callback(engine.dispose)
@@ -70,9 +95,43 @@ async def open_services(settings: Settings, metrics: Metrics) -> AsyncIterator[S
         threads = ThreadPoolExecutor(_IO_THREADS, thread_name_prefix="api-io")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         gate = await _open_gate(settings, engine, threads, stack)
+        stack.enter_context(one_thread_a_picture())
+        validator = stack.enter_context(Validator(validation_limits(settings), workers=STREAMS))
         drawing = WorkPool("draw", threads=1, queue_limit=_DRAWINGS_WAITING)
         stack.callback(drawing.close)
-        yield Services(settings, engine, open_store(url, s3_client=client), gate, drawing, metrics, threads)
+        cache = AnswerCache(entries=settings.api_cached_answers, redis_url=_redis_url(settings))
+        stack.push_async_callback(cache.close)
+        inference = Inference(settings, validator, cache, metrics)
+        stack.callback(inference.close)
+        request_log = await stack.enter_async_context(
+            open_request_log(lambda requests: _in_thread(threads, note_requests, engine, requests))
+        )
+        services = Services(
+            settings=settings,
+            engine=engine,
+            store=open_store(url, s3_client=client),
+            gate=gate,
+            validator=validator,
+            inference=inference,
+            request_log=request_log,
+            drawing=drawing,
+            metrics=metrics,
+            io_threads=threads,
+        )
+        if warm:
+            services.loading = True
+            task = asyncio.create_task(_warm(services))
+            stack.callback(task.cancel)
+        yield services
+
+
+async def _warm(services: Services) -> None:
+    try:
+        await services.inference.warm()
+    except Refusal as refusal:  # what is wrong is in the log; the paths that need no model can still serve
+        log.error("%s", refusal.detail)  # noqa: TRY400 - the traceback is there already
+    finally:
+        services.loading = False
 
 
 async def _open_gate(settings: Settings, engine: Engine, threads: ThreadPoolExecutor, stack: AsyncExitStack) -> Gate:
@@ -82,16 +141,19 @@ async def _open_gate(settings: Settings, engine: Engine, threads: ThreadPoolExec
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
         tokens = TokenVerifier(settings.oidc_issuer, settings.oidc_audience, session)
     rate = None if settings.api_rate_limit == "off" else settings.api_rate_limit
-    redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
     return Gate(
         settings,
         find_key=lambda key: _in_thread(threads, find_key, engine, key),
         user_id_of=lambda email: _in_thread(threads, user_id_of, engine, email),
         any_key=lambda: _in_thread(threads, any_key_is_active, engine),
         tokens=tokens,
-        limiter=RateLimiter(rate, redis_url),
+        limiter=RateLimiter(rate, _redis_url(settings)),
         is_local=tokens is None and not settings.api_open_networks,
     )
+
+
+def _redis_url(settings: Settings) -> str | None:
+    return settings.redis_url.get_secret_value() if settings.redis_url else None
 
 
 def is_closed(settings: Settings, engine: Engine) -> bool:

@@ -14,7 +14,6 @@ import typer
 from rich.table import Table
 
 from imgpipe_dagster.cli.common import EXIT_SOME_FAILED, AsJson, counts_table, err, open_catalogue, out, read_settings
-from imgpipe_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -258,16 +257,11 @@ class _Review:
 def _review() -> Iterator[_Review]:
     """What reviewing needs: the catalogue, the store that pictures are in, and the limits that are set."""
     from imgpipe_dagster.build import build_resources
+    from imgpipe_dagster.configured import review_limits
 
     settings = read_settings()
     with open_catalogue(current=True) as engine:
-        yield _Review(engine, build_resources(settings)["image_store"].store, _limits(settings))
-
-
-def _limits(settings: Settings) -> "ReviewLimits":
-    from imgpipe_dagster.catalogue.qc import ReviewLimits
-
-    return ReviewLimits(settings.review_claim_minutes * 60, settings.review_undo_s, settings.max_reworks)
+        yield _Review(engine, build_resources(settings)["image_store"].store, review_limits(settings))
 
 
 def _name(reviewer: str | None) -> str:

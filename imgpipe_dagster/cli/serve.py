@@ -35,7 +35,7 @@ def serve(
             host = LOOPBACK
     logging.getLogger("uvicorn").setLevel(settings.log_level)
     port = settings.api_port if port is None else port
-    server = build_server(create_app(settings), settings, host, port)
+    server = build_server(create_app(settings, warm=settings.api_warm), settings, host, port)
     server.run()
     if not server.started:
         err.print("The API did not start.", style="red")

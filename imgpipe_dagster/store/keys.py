@@ -1,5 +1,6 @@
 """Which key an object has. Pure functions; what the keys mean is in the design of the store, nothing is read here."""
 
+import datetime as dt
 import hashlib
 import re
 from typing import Literal
@@ -133,6 +134,18 @@ def report_key(image_id: int | str) -> str:
 def enhanced_key(image_id: int, fingerprint: str, extension: str) -> str:
     """Key of an enhanced image: ``enhanced/<image_id>/<fingerprint of the configuration>.<extension>``."""
     return f"enhanced/{image_id}/{safe_name(fingerprint)}.{_extension(extension)}"
+
+
+def result_key(sha256: str, extension: str) -> str:
+    """Key of a picture that was enhanced for a caller and belongs to no image: ``results/<sha256>.<extension>``."""
+    if not _SHA256.fullmatch(sha256):
+        raise InvalidKeyError(f"{sha256!r} is not a SHA-256 in lower-case hexadecimal.")
+    return f"results/{sha256}.{_extension(extension)}"
+
+
+def upload_key(day: dt.date, image_id: str, extension: str) -> str:
+    """Key of a picture that a client sent to be classified: ``uploads/<day>/<image_id>.<extension>``."""
+    return f"uploads/{day.isoformat()}/{safe_name(image_id)}.{_extension(extension)}"
 
 
 def annotated_key(image_id: int, extension: str = "jpg") -> str:

@@ -31,10 +31,12 @@ async def healthz() -> Health:
 @router.get("/readyz")
 @access(None)
 async def readyz(request: Request) -> Health:
-    """Whether the process can work now: the catalogue answers and its schema is current, and it is not about to end."""
+    """Whether the process can work now: the models are loaded, the catalogue answers, and it is not about to end."""
     services = services_of(request)
     if services.draining:
         raise Refusal(Code.UNAVAILABLE, "The server is about to end.", retry_after_s=1)
+    if services.loading:
+        raise Refusal(Code.UNAVAILABLE, "The models are being loaded.", retry_after_s=2)
     try:
         await services.in_thread(require_current, services.engine)
     except (CatalogueError, SQLAlchemyError) as error:

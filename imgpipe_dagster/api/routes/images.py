@@ -16,6 +16,7 @@ from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.api.guard import GuardedRoute, access, principal_of
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.services import Services, services_of
+from imgpipe_dagster.api.times import naive_utc, utc
 from imgpipe_dagster.catalogue.browse import ImageDetails, ImageFilter, image_details, list_images
 from imgpipe_dagster.catalogue.tables import ImageStatus, QcStatus
 from imgpipe_dagster.imaging.decode import decode_bgr
@@ -168,8 +169,8 @@ async def images(
         temple_id=temple_id,
         class_name=class_name,
         reason=reason,
-        created_from=_naive(created_from),
-        created_to=_naive(created_to),
+        created_from=naive_utc(created_from),
+        created_to=naive_utc(created_to),
     )
     question = repr(which)
     kinds = (dt.datetime, int) if which.is_by_time else (int,)
@@ -299,13 +300,13 @@ def _draw(data: bytes, objects: Any) -> bytes:  # noqa: ANN401 - rows of boxes
 
 
 def _image(row: Any) -> Image:  # noqa: ANN401 - a row
-    return Image(**{**row, "created_at": _utc(row["created_at"]), "updated_at": _utc(row["updated_at"])})
+    return Image(**{**row, "created_at": utc(row["created_at"]), "updated_at": utc(row["updated_at"])})
 
 
 def _image_values(found: ImageDetails) -> dict[str, Any]:
     answer = found.prediction or {}
     values = {name: found.image.get(name, answer.get(name)) for name in Image.model_fields}
-    return {**values, "created_at": _utc(values["created_at"]), "updated_at": _utc(values["updated_at"])}
+    return {**values, "created_at": utc(values["created_at"]), "updated_at": utc(values["updated_at"])}
 
 
 def _file(found: ImageDetails) -> File | None:
@@ -325,8 +326,8 @@ def _prediction(found: ImageDetails) -> Prediction | None:
         advice=Reason(answer["reason"]).advice if answer["reason"] in list(Reason) else None,
         object_count=answer["object_count"],
         detector_version=answer["detector_version"],
-        predicted_at=_utc(answer["created_at"]),
-        updated_at=_utc(answer["updated_at"]),
+        predicted_at=utc(answer["created_at"]),
+        updated_at=utc(answer["updated_at"]),
         objects=[
             FoundObject(
                 class_id=item["class_id"],
@@ -357,17 +358,3 @@ def _enhancement(found: ImageDetails) -> Enhancement | None:
 def _quality(found: ImageDetails, phase: str) -> Quality | None:
     row = found.quality.get(phase)
     return None if row is None else Quality(**{name: row[name] for name in Quality.model_fields})
-
-
-def _utc(time: dt.datetime) -> dt.datetime:
-    return time.replace(tzinfo=dt.UTC)
-
-
-def _naive(time: dt.datetime | None) -> dt.datetime | None:
-    """A time as the catalogue compares it: in UTC, without a zone."""
-    if time is None:
-        return None
-    try:
-        return time.astimezone(dt.UTC).replace(tzinfo=None)
-    except OverflowError as error:
-        raise Refusal(Code.INVALID_REQUEST, "The time is beyond what can be reckoned with.") from error

@@ -74,7 +74,7 @@ class Served:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [str(Path(sys.executable).with_name("imgpipe")), "serve", "--port", "0"],
-                env={**clean, "IMGPIPE_HOME": str(home), **environment},
+                env={**clean, "IMGPIPE_HOME": str(home), "IMGPIPE_API_WARM": "false", **environment},
                 cwd=home,
                 stdout=log,
                 stderr=log,
@@ -93,6 +93,12 @@ class Served:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def start_server():
+    """For fixtures that outlive a test: `server = start_server(home, IMGPIPE_API_WARM="true")`; close it at the end."""
+    return Served
 
 
 @pytest.fixture

@@ -1,0 +1,41 @@
+"""Whether a file that a client sent or named may be worked on, and how it is refused if not. No decoding."""
+
+from imgpipe_dagster.api.problems import Code, Refusal
+from imgpipe_dagster.fetch.answers import FetchResult
+from imgpipe_dagster.imaging.validate import Validator, Verdict
+from imgpipe_dagster.reasons import Reason
+
+
+def require_picture(validator: Validator, data: bytes) -> Verdict:
+    """Let a child process examine a file. It blocks: call it in a thread.
+
+    Raises:
+        Refusal: 413, 415 or 422, and why.
+    """
+    verdict = validator.validate(data)
+    if verdict.reason is not None:
+        raise Refusal(_code(verdict.reason), f"{verdict.reason.advice} ({verdict.reason}: {verdict.detail})")
+    return verdict
+
+
+def fetched(result: FetchResult) -> bytes:
+    """The bytes of a file that was fetched.
+
+    Raises:
+        Refusal: 413 or 422, and why there are none.
+    """
+    if result.data is None:
+        reason = result.reason or Reason.CONNECT_FAILED
+        code = Code.BODY_TOO_LARGE if reason is Reason.TOO_MANY_BYTES else Code.NOT_FETCHED
+        raise Refusal(code, f"{reason.advice} ({reason}: {result.detail})")
+    return result.data
+
+
+def _code(reason: Reason) -> Code:
+    match reason:
+        case Reason.NOT_AN_IMAGE | Reason.UNSUPPORTED_FORMAT:
+            return Code.UNSUPPORTED_MEDIA_TYPE
+        case Reason.TOO_MANY_PIXELS | Reason.DECODE_MEMORY:
+            return Code.TOO_MANY_PIXELS
+        case _:
+            return Code.UNDECODABLE_IMAGE
