@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 from imgpipe_dagster.alerts.configured import delivery_policy, watch_limits
 from imgpipe_dagster.assets.freshness import build_freshness_checks
 from imgpipe_dagster.catalogue.batches import BatchLimits
+from imgpipe_dagster.configured import background, box_classes
 from imgpipe_dagster.jobs import ANALYSE_ASSETS, ENHANCE_ASSETS, analyse, enhance
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.detector import DetectorResource
@@ -28,12 +29,12 @@ from imgpipe_dagster.resources.table_io_manager import (
     TableIOManager,
 )
 from imgpipe_dagster.sensors.alerts import build_alerts_sensor, build_feeds_sensor, build_run_failures_sensor
+from imgpipe_dagster.sensors.jobs import build_jobs_sensor
 from imgpipe_dagster.sensors.kafka_source import build_kafka_source_sensor
 from imgpipe_dagster.sensors.new_images import AttemptLimits, build_new_images_sensor
 from imgpipe_dagster.sensors.sql_source import build_sql_source_sensor
 from imgpipe_dagster.settings import (
     DATABASE_URL_VARIABLE,
-    DEMO_WEIGHTS,
     KAFKA_SASL_PASSWORD_VARIABLE,
     KAFKA_SSL_KEY_PASSWORD_VARIABLE,
     SMTP_URL_VARIABLE,
@@ -75,6 +76,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
             sensor,
             build_alerts_sensor(watch_limits(settings), delivery_policy(settings)),
             build_feeds_sensor(watch_limits(settings)),
+            build_jobs_sensor(settings.batch_size, settings.max_concurrent_batches),
             build_run_failures_sensor(settings.max_attempts),
             build_kafka_source_sensor(
                 bool(settings.kafka_bootstrap_servers and settings.kafka_topic), settings.kafka_interval_s
@@ -155,13 +157,13 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         ),
         "enhancer": EnhancerResource(
             mode=settings.enhancement_mode,
-            background=settings.background_color if settings.enable_background_removal else "keep",
+            background=background(settings),
             method=settings.background_method,
             rembg_model=settings.rembg_model,
             min_dimension=settings.target_min_dimension,
             target_kb=settings.target_kb,
             profile=settings.enhancement_profile,
-            box_classes=_box_classes(settings),
+            box_classes=box_classes(settings),
             box_confidence=settings.enhancement_box_confidence,
             workers=settings.enhancement_workers,
             hour_price=settings.machine_hour_price,
@@ -172,13 +174,6 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             audit_share=settings.audit_share,
         ),
     }
-
-
-def _box_classes(settings: Settings) -> list[str] | None:
-    """Which detected classes help to find a product. The demo model knows shelves only: it would mislead."""
-    if settings.enhancement_box_classes is None and settings.detector_weights == str(DEMO_WEIGHTS):
-        return []
-    return settings.enhancement_box_classes
 
 
 def _path(path: Path | None) -> str | None:

@@ -93,6 +93,13 @@ def claim_batch(engine: Engine, limits: BatchLimits, claimant: Claimant) -> Batc
     return transact(engine, claim)
 
 
+def form_batch(connection: Connection, ids: Sequence[int]) -> Batch:
+    """Make a batch of images that the transaction holds locked; whoever comes first may start its run."""
+    batch = _form_batch(connection, ids, Claimant.SENSOR)
+    connection.execute(_update(batch.key).values(_NOBODY_AT_WORK))
+    return batch
+
+
 def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float]:
     """How many images wait (counted up to ``at_most``), and for how many seconds the oldest has waited."""
     pending = sa.select(ProductImage.id).where(ProductImage.status == ImageStatus.PENDING)
@@ -278,8 +285,7 @@ def retry_images(
             query.order_by(ProductImage.id).limit(batch_size or _CHUNK).with_for_update(skip_locked=True)
         ).all()
         if ids and batch_size is not None:
-            batch = _form_batch(connection, ids, Claimant.SENSOR)
-            connection.execute(_update(batch.key).values(_NOBODY_AT_WORK))
+            form_batch(connection, ids)
         elif ids:
             connection.execute(
                 sa.update(ProductImage)

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from imgpipe_dagster.catalogue.engine import transact
-from imgpipe_dagster.catalogue.tables import EnhancementConfigRow, ProductGroup, ProductImage, Sku
+from imgpipe_dagster.catalogue.tables import EnhancementConfigRow, ProcessingJob, ProductGroup, ProductImage, Sku
 from imgpipe_dagster.catalogue.types import utc_now
 from imgpipe_dagster.imaging.modes import EnhancementConfig
 
@@ -51,7 +51,8 @@ class EnhancementRequest:
         value: The SKU's value, if it is known.
         reworked: Whether a reviewer has rejected it before.
         layers: What is laid over the installation's defaults, the later ones winning: the product group's settings, the
-            SKU's, the image's own mode, and those that a reviewer's rejection has asked for.
+            SKU's, the image's own mode, those of the job that asked for it, and those that a reviewer's rejection has
+            asked for since.
     """
 
     image_id: int
@@ -83,6 +84,7 @@ def enhancement_requests(engine: Engine, batch_key: str) -> list[EnhancementRequ
             group.config.label("group_config"),
             own.config.label("sku_config"),
             ProductImage.enhancement_mode,
+            ProcessingJob.parameters.label("job"),
             ProductImage.rework_config,
             ProductImage.rework_count,
         )
@@ -91,6 +93,7 @@ def enhancement_requests(engine: Engine, batch_key: str) -> list[EnhancementRequ
             group, group.product_group_id == sa.func.coalesce(ProductImage.product_group_id, Sku.product_group_id)
         )
         .outerjoin(own, own.sku_id == ProductImage.sku_id)
+        .outerjoin(ProcessingJob, ProcessingJob.job_id == ProductImage.job_id)
         .where(ProductImage.batch_key == batch_key, ProductImage.sku_id.is_not(None))
         .order_by(ProductImage.id)
     )
@@ -105,6 +108,7 @@ def enhancement_requests(engine: Engine, batch_key: str) -> list[EnhancementRequ
                 row["group_config"] or {},
                 row["sku_config"] or {},
                 {"mode": row["enhancement_mode"]} if row["enhancement_mode"] else {},
+                (row["job"] or {}).get("config", {}),
                 row["rework_config"] or {},
             ),
         )

@@ -443,6 +443,18 @@ class ProcessingJob(Base):
     __table_args__ = (sa.Index(None, "status", "created_at"), _one_of("status", ImageStatus))
 
 
+class ProcessingJobImage(Base):
+    """An image of a job, and the batch that it was processed in for the job, once there is one."""
+
+    __tablename__ = "processing_job_images"
+
+    job_id: Mapped[Uuid] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
+    batch_key: Mapped[BatchKey | None]
+
+    __table_args__ = (sa.Index(None, "job_id", "batch_key"),)
+
+
 class EnhancementConfigRow(Base):
     """Enhancement settings of one product group or one SKU; the SKU's win."""
 

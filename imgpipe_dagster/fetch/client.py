@@ -1,10 +1,11 @@
-"""Many URLs to many answers: one event loop in a thread behind a plain generator, with bounded memory."""
+"""URLs to answers: many through an event loop in a thread behind a generator, or one by one in a running loop."""
 
 import asyncio
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Self
 
@@ -17,7 +18,7 @@ from imgpipe_dagster.fetch.download import Downloader, Opener
 from imgpipe_dagster.fetch.policy import FetchPolicy
 from imgpipe_dagster.fetch.urls import normalise, scheme_of
 
-__all__ = ["FetchRequest", "FetchResult", "fetch_all"]
+__all__ = ["FetchRequest", "FetchResult", "Fetcher", "fetch_all", "open_fetcher"]
 
 
 def fetch_all(
@@ -55,6 +56,49 @@ def fetch_all(
             raise ValueError("the base URL must begin with http:// or https://")
         base_url = normalise(base_url)
     return _answers(iter(requests), _FetchThread(policy, base_url, openers or {}), 2 * policy.connections)
+
+
+class Fetcher:
+    """Fetches single files in an event loop that goes on with other things: what :func:`open_fetcher` gives."""
+
+    def __init__(self, downloader: Downloader, budget: ByteBudget) -> None:
+        self._downloader = downloader
+        self._budget = budget
+
+    async def fetch(self, url: str) -> FetchResult:
+        """Fetch one file: the file, or the reason why there is none."""
+        result = await self._downloader.answer(FetchRequest(0, url))
+        if result.data is not None:
+            self._budget.take(len(result.data))
+        return result
+
+
+@asynccontextmanager
+async def open_fetcher(policy: FetchPolicy, *, base_url: str | None = None) -> AsyncIterator[Fetcher]:
+    """A fetcher for this event loop, with the guards of :func:`fetch_all`; http and https only."""
+    budget = ByteBudget(policy.memory_bytes)
+    async with _open_downloader(policy, budget, base_url, {}) as downloader:
+        yield Fetcher(downloader, budget)
+
+
+@asynccontextmanager
+async def _open_downloader(
+    policy: FetchPolicy, budget: ByteBudget, base_url: str | None, openers: Mapping[str, Opener]
+) -> AsyncIterator[Downloader]:
+    threads = ThreadPoolExecutor(policy.connections, thread_name_prefix="fetch")
+    session = aiohttp.ClientSession(
+        connector=guarded_connector(policy.allow_networks, policy.connections, threads),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # Identity, because pictures are compressed already and the length is then known beforehand.
+        headers={"User-Agent": policy.user_agent, "Accept-Encoding": "identity"},
+        timeout=aiohttp.ClientTimeout(total=None, connect=policy.connect_timeout_s),
+    )
+    try:
+        async with session:
+            yield Downloader(session, threads, budget, policy, base_url, openers)
+    finally:
+        # A name server or an opener that hangs must not hold up the end.
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _answers(requests: Iterator[FetchRequest], fetcher: "_FetchThread", window: int) -> Iterator[FetchResult]:
@@ -119,24 +163,14 @@ class _FetchThread:
             self._outbox.put(error)
 
     async def _serve(self) -> None:
-        threads = ThreadPoolExecutor(self._policy.connections, thread_name_prefix="fetch")
-        session = aiohttp.ClientSession(
-            connector=guarded_connector(self._policy.allow_networks, self._policy.connections, threads),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # Identity, because pictures are compressed already and the length is then known beforehand.
-            headers={"User-Agent": self._policy.user_agent, "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._policy.connect_timeout_s),
-        )
-        downloader = Downloader(session, threads, self._budget, self._policy, self._base_url, self._openers)
-        try:
-            async with session, asyncio.TaskGroup() as workers:
-                for _ in range(self._policy.connections):
-                    workers.create_task(self._work(downloader))
-                    # The first requests are on their way before the last connection is begun.
-                    await asyncio.sleep(0)
-        finally:
-            # A name server or an opener that hangs must not hold up the end.
-            threads.shutdown(wait=False, cancel_futures=True)
+        async with (
+            _open_downloader(self._policy, self._budget, self._base_url, self._openers) as downloader,
+            asyncio.TaskGroup() as workers,
+        ):
+            for _ in range(self._policy.connections):
+                workers.create_task(self._work(downloader))
+                # The first requests are on their way before the last connection is begun.
+                await asyncio.sleep(0)
 
     async def _work(self, downloader: Downloader) -> None:
         while True:
