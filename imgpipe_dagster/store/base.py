@@ -46,7 +46,7 @@ class ImageStore(Protocol):
             data: The bytes.
             content_type: MIME type, for stores that keep one.
             immutable: The key names the content (it holds its hash): an object of the same size that is already there
-                is kept, and nothing is written.
+                is kept. It counts as new from now on, as a row is about to point at it: see ``delete_if_older``.
         """
         ...
 
@@ -76,6 +76,14 @@ class ImageStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there counts as deleted."""
+        ...
+
+    def delete_if_older(self, key: str, limit: datetime) -> bool:
+        """Delete an object unless it was put after ``limit``, which includes being put again as immutable.
+
+        Returns:
+            Whether it was deleted; False also if it is not there.
+        """
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

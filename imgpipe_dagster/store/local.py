@@ -54,7 +54,7 @@ class LocalStore:
         with self._errors(key):
             path = self._path(key)
             self._make_folder(path.parent)
-            if not (immutable and path.is_file() and path.stat().st_size == len(data)):
+            if not (immutable and _renew(path, len(data))):
                 self._write(path, data)
             # Also when the file was there: another writer may have renamed it and not yet got this far.
             _sync_folder(path.parent)
@@ -84,6 +84,29 @@ class LocalStore:
         """Delete an object; one that is not there counts as deleted."""
         with self._errors(key), contextlib.suppress(*_ABSENT):
             self._path(key).unlink()
+
+    def delete_if_older(self, key: str, limit: datetime) -> bool:
+        """Delete an object unless it was put after ``limit``; see `ImageStore.delete_if_older`."""
+        with self._errors(key):
+            path = self._path(key)
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            aside = self._incoming / uuid.uuid4().hex
+            try:
+                path.rename(aside)  # whoever puts it from here on finds nothing, and writes it again
+            except _ABSENT:
+                return False
+            if aside.stat().st_mtime <= limit.timestamp():
+                aside.unlink()
+                return True
+            try:
+                os.link(aside, path)  # it was renewed a moment ago: back with it, unless it was written again
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                aside.rename(path)
+                return False
+            aside.unlink()
+            return False
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose keys begin with ``prefix``; see `ImageStore.list`."""
@@ -168,6 +191,17 @@ class LocalStore:
                 raise ObjectNotFoundError(f"There is no object {key!r} in the store folder {self.root}.") from error
             advice = _ADVICE.get(error.errno or 0, f"failed with: {error.strerror}")
             raise StoreError(f"The store folder {self.root} {advice} (key {key!r}).") from error
+
+
+def _renew(path: Path, size: int) -> bool:
+    """Make a file of that size count as new; False if it is not there, or has another size."""
+    try:
+        if not path.is_file() or path.stat().st_size != size:
+            return False
+        os.utime(path)
+    except FileNotFoundError:  # deleted meanwhile
+        return False
+    return True
 
 
 def _info(key: str, path: Path) -> ObjectInfo:

@@ -2,10 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from imgpipe_dagster.store.base import ObjectInfo, ObjectNotFoundError, StoreError
 from imgpipe_dagster.store.keys import check_key, check_prefix, is_key
+
+RENEWED_AFTER = timedelta(hours=1)
+"""An immutable object that is older is put again, so that it counts as new."""
 
 _ADVICE = {
     "NoSuchBucket": "does not exist: create it or correct IMGPIPE_STORE_URL",
@@ -52,7 +56,7 @@ class S3Store:
     def put(self, key: str, data: bytes, *, content_type: str | None = None, immutable: bool = False) -> None:
         """Store an object; see `ImageStore.put`. S3 is durable when it has answered."""
         name = self._name(key)
-        if immutable and self._has_size(key, len(data)):
+        if immutable and self._is_kept(key, len(data)):
             return
         extra = {"ContentType": content_type} if content_type else {}
         with self._errors(key):
@@ -85,6 +89,19 @@ class S3Store:
         with self._errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=name)
 
+    def delete_if_older(self, key: str, limit: datetime) -> bool:
+        """Delete an object unless it was put after ``limit``; see `ImageStore.delete_if_older`.
+
+        S3 has no way to do both at once: a put in the milliseconds between the look and the deletion is lost.
+        """
+        try:
+            if self.head(key).modified > limit:
+                return False
+        except ObjectNotFoundError:
+            return False
+        self.delete(key)
+        return True
+
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose keys begin with ``prefix``; see `ImageStore.list`."""
         check_prefix(prefix)
@@ -105,11 +122,13 @@ class S3Store:
         check_key(self.prefix + key)  # together they may be too long
         return self.prefix + key
 
-    def _has_size(self, key: str, size: int) -> bool:
+    def _is_kept(self, key: str, size: int) -> bool:
+        """Whether an object of that size is there and young; S3 can only make an older one new by a new put."""
         try:
-            return self.head(key).size == size
+            info = self.head(key)
         except ObjectNotFoundError:
             return False
+        return info.size == size and datetime.now(UTC) - info.modified < RENEWED_AFTER
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:

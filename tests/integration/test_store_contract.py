@@ -1,5 +1,7 @@
 """What every store promises, tried on a folder and on a bucket of a real S3 server."""
 
+import os
+import time
 import traceback
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +54,39 @@ def test_an_immutable_object_of_the_same_size_is_kept(store):
     store.put("images/aa/1.jpg", b"first")
     store.put("images/aa/1.jpg", b"other", immutable=True)
     assert store.get("images/aa/1.jpg") == b"first"
+
+
+def test_only_what_was_not_put_since_is_deleted_by_age(store):
+    store.put("images/aa/1.jpg", b"first")
+    written = store.head("images/aa/1.jpg").modified
+    assert not store.delete_if_older("images/aa/1.jpg", written - timedelta(seconds=1))
+    assert store.get("images/aa/1.jpg") == b"first"
+    assert store.delete_if_older("images/aa/1.jpg", written + timedelta(seconds=1))
+    assert not store.exists("images/aa/1.jpg")
+    assert not store.delete_if_older("images/aa/1.jpg", written + timedelta(seconds=1))
+
+
+def test_putting_an_immutable_object_again_makes_it_count_as_new(store, monkeypatch):
+    monkeypatch.setattr("imgpipe_dagster.store.s3.RENEWED_AFTER", timedelta(0))
+    store.put("images/aa/1.jpg", b"first", immutable=True)
+    time.sleep(1.1)  # S3 counts in seconds
+    limit = datetime.now(UTC)
+    time.sleep(1.1)
+    store.put("images/aa/1.jpg", b"first", immutable=True)
+    assert not store.delete_if_older("images/aa/1.jpg", limit)
+    assert store.get("images/aa/1.jpg") == b"first"
+
+
+def test_what_is_put_again_while_it_is_deleted_by_age_is_there_afterwards(tmp_path):
+    store = LocalStore(tmp_path)
+    for _ in range(300):
+        store.put("images/aa/1.jpg", b"first", immutable=True)
+        old = datetime.now(UTC) - timedelta(hours=1)
+        os.utime(tmp_path / "images/aa/1.jpg", (old.timestamp(), old.timestamp()))
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(store.delete_if_older, "images/aa/1.jpg", old + timedelta(minutes=1))
+            pool.submit(store.put, "images/aa/1.jpg", b"first", immutable=True).result()
+        assert store.get("images/aa/1.jpg") == b"first"
 
 
 def test_an_immutable_object_of_another_size_is_mended(store):

@@ -1,0 +1,134 @@
+"""Removing rows that have had their time, in small transactions: superseded ones, empty batches, old alerts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import aliased
+
+from imgpipe_dagster.catalogue.engine import transact
+from imgpipe_dagster.catalogue.frames import batch_table
+from imgpipe_dagster.catalogue.tables import (
+    BATCH_TABLES,
+    Alert,
+    AlertMail,
+    AlertState,
+    BatchState,
+    ImageBatch,
+    ProductImage,
+)
+from imgpipe_dagster.catalogue.types import seconds_ago, utc_in
+from imgpipe_dagster.streams import chunks
+
+OVER = (
+    BatchState.ENHANCED,
+    BatchState.FAILED,
+    BatchState.HELD,
+    BatchState.ENHANCEMENT_FAILED,
+    BatchState.ENHANCEMENT_HELD,
+)
+"""States in which no job of a batch is due."""
+
+_ANSWERED = (
+    BatchState.ANALYSED,
+    BatchState.ENHANCED,
+    BatchState.ENHANCEMENT_FAILED,
+    BatchState.ENHANCEMENT_HELD,
+)
+_BATCHES = 200  # batches in one look
+_ROWS = 500  # rows in one deletion
+
+
+def old_batches(engine: Engine, older_than_s: float, *, after: str | None = None, limit: int = _BATCHES) -> list[str]:
+    """Keys of batches that are over and have not changed for so long, by age, ``limit`` of those after a key."""
+    query = (
+        sa.select(ImageBatch.batch_key)
+        .where(ImageBatch.state.in_(OVER), seconds_ago(ImageBatch.updated_at) > older_than_s)
+        .order_by(ImageBatch.id)
+        .limit(limit)
+    )
+    if after is not None:
+        known = sa.select(ImageBatch.id).where(ImageBatch.batch_key == after).scalar_subquery()
+        query = query.where(ImageBatch.id > known)
+    return list(transact(engine, lambda connection: connection.scalars(query).all(), writes=False))
+
+
+def remove_superseded(engine: Engine, batch_keys: Sequence[str], *, dry_run: bool) -> int:
+    """Remove the rows of images that have moved to a newer batch and been answered there; how many there are.
+
+    An image that still waits for its newer answer keeps the older one, and with it the time of its first answer. Rows
+    whose image is gone count as superseded too.
+    """
+    return sum(_remove_from(engine, table.__tablename__, batch_keys, dry_run=dry_run) for table in BATCH_TABLES)
+
+
+def remove_empty_batches(engine: Engine, batch_keys: Sequence[str], *, dry_run: bool) -> list[str]:
+    """Remove batches that no image and no row belongs to any more; their keys."""
+
+    def remove(connection: Connection) -> list[str]:
+        own = ImageBatch.batch_key
+        used = [sa.exists().where(ProductImage.batch_key == own)]
+        used += [sa.exists().where(table.batch_key == own) for table in BATCH_TABLES]  # type: ignore[attr-defined]
+        query = sa.select(own).where(own.in_(batch_keys), ImageBatch.state.in_(OVER), *(~use for use in used))
+        empty = list(connection.scalars(query))
+        if empty and not dry_run:
+            connection.execute(sa.delete(ImageBatch).where(own.in_(empty)))
+        return empty
+
+    return transact(engine, remove, writes=not dry_run)
+
+
+def remove_old_alerts(engine: Engine, older_than_s: float, *, dry_run: bool) -> int:
+    """Remove alerts that somebody has got or that were muted, and their mails; how many. None that waits goes."""
+    old = sa.select(Alert.id).where(Alert.state != AlertState.WAITING, Alert.created_at < utc_in(-older_than_s))
+    count = sa.select(sa.func.count()).select_from(old.subquery())
+    total = transact(engine, lambda connection: connection.scalar(count) or 0, writes=False)
+    if dry_run:
+        return total
+
+    def remove(connection: Connection) -> int:
+        ids = connection.scalars(old.order_by(Alert.id).limit(_ROWS)).all()
+        if ids:
+            connection.execute(sa.delete(Alert).where(Alert.id.in_(ids)))
+        return len(ids)
+
+    while transact(engine, remove):
+        pass
+    of_mail = sa.exists().where(Alert.mail_id == AlertMail.id)
+    mails = sa.delete(AlertMail).where(
+        AlertMail.closed_at.is_not(None), AlertMail.created_at < utc_in(-older_than_s), ~of_mail
+    )
+    transact(engine, lambda connection: connection.execute(mails))
+    return total
+
+
+def _remove_from(engine: Engine, name: str, batch_keys: Sequence[str], *, dry_run: bool) -> int:
+    table = batch_table(name)
+    newer = aliased(ImageBatch)
+    key = table.c.detection_id if name == "detections" else table.c.image_id
+    superseded = (
+        sa.select(table.c.batch_key, key)
+        .outerjoin(ProductImage, ProductImage.id == table.c.image_id)
+        .outerjoin(newer, newer.batch_key == ProductImage.batch_key)
+        .where(
+            table.c.batch_key.in_(batch_keys),
+            sa.or_(
+                ProductImage.id.is_(None),
+                sa.and_(ProductImage.batch_key != table.c.batch_key, newer.state.in_(_ANSWERED)),
+            ),
+        )
+        .distinct()
+    )
+    rows = transact(engine, lambda connection: connection.execute(superseded).all(), writes=False)
+    if dry_run:
+        return len(rows)
+    by_batch: dict[str, list[Any]] = {}
+    for batch_key, own in rows:
+        by_batch.setdefault(batch_key, []).append(own)
+    removed = 0
+    for batch_key, owns in by_batch.items():
+        for chunk in chunks(owns, _ROWS):
+            delete = sa.delete(table).where(table.c.batch_key == batch_key, key.in_(chunk))
+            removed += transact(engine, lambda connection, delete=delete: connection.execute(delete).rowcount)
+    return removed
