@@ -5,6 +5,7 @@ Imports that cost seconds happen in the commands. ``main`` is the entry point.
 
 from imgpipe_dagster.cli import (
     alerts,
+    backfills,
     database,
     demo,
     enhancement,
@@ -33,6 +34,7 @@ app.add_typer(qc.app, name="qc")
 __all__ = [
     "alerts",
     "app",
+    "backfills",
     "database",
     "demo",
     "enhancement",

@@ -96,8 +96,9 @@ def test_enhancement_gives_way_to_predictions_and_never_takes_all_slots(defs):
     tags = defs.resolve_job_def("enhance").tags
     assert int(tags["dagster/priority"]) < 0
     runs = yaml.safe_load((PROJECT_DIR / "dagster.yaml").read_text())["concurrency"]["runs"]
-    (limit,) = (limit for limit in runs["tag_concurrency_limits"] if tags.get(limit["key"]) == limit["value"])
-    assert limit["limit"] < runs["max_concurrent_runs"]
+    limits = {(limit["key"], limit.get("value")): limit["limit"] for limit in runs["tag_concurrency_limits"]}
+    assert limits["imgpipe/job", tags["imgpipe/job"]] < runs["max_concurrent_runs"]
+    assert limits["dagster/backfill", None] < runs["max_concurrent_runs"], "nor does the past"
 
 
 def run_python(code):
