@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
-from imgpipe_dagster.settings import DEMO_WEIGHTS, Settings
+from imgpipe_dagster.settings import DEMO_BOTTLE_WEIGHTS, DEMO_WEIGHTS, Settings
 
 _HEAD = """# Settings
 
@@ -36,7 +36,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value in (None, "", [], {}) or isinstance(value, SecretStr):
         return ""
-    if str(value) == str(DEMO_WEIGHTS):
+    if str(value) in {str(DEMO_WEIGHTS), str(DEMO_BOTTLE_WEIGHTS)}:  # a path of this machine
         return "the demo model"
     return f"`{value.as_posix() if isinstance(value, Path) else value}`"
 

@@ -5,7 +5,6 @@ import os
 
 import pytest
 import sqlalchemy as sa
-from imgpipe_dagster.store.sweeping import KeySet, is_ours, missing, orphans
 
 from imgpipe_dagster.catalogue.forgetting import ImageBusyError, find_images, forget_image
 from imgpipe_dagster.catalogue.references import FILES, KEYS, URLS, references, stream_keys
@@ -17,6 +16,7 @@ from imgpipe_dagster.catalogue.retention import (
 )
 from imgpipe_dagster.catalogue.tables import Alert, Base, ImageBatch, ImagePrediction, ProductImage, RawImage, Sku
 from imgpipe_dagster.store import LocalStore
+from imgpipe_dagster.store.sweeping import KeySet, is_ours, missing, orphans
 
 DAY = 86400.0
 NOT_OBJECTS = {"raw_images.image_url", "requests.image_id"}  # where the bytes came from
