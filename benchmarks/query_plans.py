@@ -20,11 +20,12 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
 
-from imgpipe_dagster.catalogue import api_keys, batches, idempotency, images, qc, qc_reports, schema
+from imgpipe_dagster.catalogue import api_keys, batches, history, idempotency, images, overview, qc, qc_reports, schema
 from imgpipe_dagster.catalogue.alert_mails import form_mails, lease_mail
 from imgpipe_dagster.catalogue.alerts import write_alert
 from imgpipe_dagster.catalogue.browse import ImageFilter, image_details, list_images
 from imgpipe_dagster.catalogue.engine import connect, transact
+from imgpipe_dagster.catalogue.feeds import feed_ages
 from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
 from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
 from imgpipe_dagster.catalogue.publishing import publish_batch
@@ -61,7 +62,7 @@ from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.imaging.rework import RejectionReason
 
 # A few rows, whatever comes.
-SMALL_TABLES = frozenset({"alembic_version", "alert_conditions", "alert_mutes", "options"})
+SMALL_TABLES = frozenset({"alembic_version", "alert_conditions", "alert_mutes", "options", "feed_freshness"})
 IMAGES_IN_ONE_GO = 50_000
 MODEL = "shelf_yolo11n-0123456789"
 
@@ -289,8 +290,35 @@ def calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "status: count_batches_by_state", lambda: images.count_batches_by_state(engine)
     yield from _review_calls(engine)
     yield from _api_calls(engine)
+    yield from _dashboard_calls(engine)
     for name, query in pages().items():
         yield f"page: {name}", lambda query=query: _read(engine, query)
+
+
+def _dashboard_calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
+    far = {"seconds": 10**9, "interval": overview.Interval.DAY}
+    yield "status: count_answers", lambda: overview.count_answers(engine, **far)
+    yield "status: count_answers of a source", lambda: overview.count_answers(engine, **far, source="sql")
+    yield "page: newest batches", lambda: overview.newest_batches(engine)
+    yield "page: newest alerts", lambda: overview.newest_alerts(engine)
+    yield "page: feeds", lambda: feed_ages(engine)
+    yield "page: history of an image", lambda: history.image_history(engine, 1001)
+    yield "page: keys of a page", lambda: history.original_keys(engine, range(1001, 1025))
+    filters = {
+        "all": ImageFilter(),
+        "by status": ImageFilter(status=ImageStatus.COMPLETED),
+        "by status and confidence": ImageFilter(status=ImageStatus.COMPLETED, confidence=(0.4, 0.6)),
+        "by class and confidence": ImageFilter(class_name="can", confidence=(0.4, 0.6)),
+        "by reason": ImageFilter(reason="truncated"),
+        "by time": ImageFilter(created_from=dt.datetime(2020, 1, 1)),  # noqa: DTZ001 - UTC, as the columns are
+    }
+    for name, which in filters.items():
+        after = (dt.datetime(2100, 1, 1), 9000) if which.is_by_time else (9000,)  # noqa: DTZ001 - UTC, as the columns are
+        for label, begin in ((name, None), (f"{name}, the next page", after)):
+            yield (
+                f"page: images backwards {label}",
+                lambda which=which, begin=begin: list_images(engine, which, after=begin, at_most=24, newest_first=True),
+            )
 
 
 def _review_calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:

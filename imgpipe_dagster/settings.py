@@ -271,6 +271,28 @@ class Settings(BaseSettings):
         description="Where users of the API and the dashboard find the source of what they use (AGPL, section 13).",
     )
 
+    # Dashboard
+    dashboard_host: str = Field(
+        default="127.0.0.1",
+        description="Address that `imgpipe dashboard` listens on. Without a login (oidc_issuer) it is 127.0.0.1.",
+    )
+    dashboard_port: int = Field(default=8501, ge=1, le=65535, description="Port of the dashboard.")
+    dashboard_url: str | None = Field(
+        default=None,
+        description="Where people find the dashboard, such as https://images.example.com: the issuer sends them back "
+        "to /oauth2callback there. Default: http://localhost with the port.",
+    )
+    dashboard_oidc_client_secret: SecretStr | None = Field(
+        default=None,
+        description="With OIDC_ISSUER and OIDC_AUDIENCE (the client's id), the secret that the dashboard logs people "
+        "in with; OIDC_GRANTS says who may read, review and train.",
+    )
+    dashboard_cookie_secret: SecretStr | None = Field(
+        default=None,
+        description="Long random text that login cookies are signed with. Default: another one at each start, so that "
+        "people log in again.",
+    )
+
     # Review
     review_claim_minutes: float = Field(
         default=10, gt=0, description="A picture that a reviewer has claimed is free again after this time."
@@ -358,7 +380,9 @@ class Settings(BaseSettings):
     )
     backlog_alert_minutes: float = Field(default=120, gt=0, description="An image that waits longer is an alert.")
     disk_low_gib: float = Field(default=2, ge=0, description="Less free disk for home or store is an alert.")
-    dagster_url: str | None = Field(default=None, description="Where Dagster's UI is, for links in alert mails.")
+    dagster_url: str | None = Field(
+        default=None, description="Where Dagster's UI is, for links in alert mails and in the dashboard."
+    )
 
     # SQL source
     sql_source_query: str | None = Field(
@@ -453,7 +477,7 @@ class Settings(BaseSettings):
             open_mailer(value.get_secret_value())  # its ValueError says what is wrong, without the password
         return value
 
-    @field_validator("cdn_base_url", "dagster_url", "sql_source_base_url")
+    @field_validator("cdn_base_url", "dagster_url", "dashboard_url", "sql_source_base_url")
     @classmethod
     def _names_a_server(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):

@@ -29,8 +29,7 @@ from imgpipe_dagster.imaging.threads import one_thread_a_picture
 from imgpipe_dagster.imaging.validate import Validator
 from imgpipe_dagster.settings import Settings
 from imgpipe_dagster.store.base import ImageStore
-from imgpipe_dagster.store.opening import open_store
-from imgpipe_dagster.store.s3 import s3_client
+from imgpipe_dagster.store.opening import open_store_at
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +89,9 @@ async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> 
     async with AsyncExitStack() as stack:
         engine = connect(settings.catalogue_url)
         stack.callback(engine.dispose)
-        url = settings.effective_store_url
-        client = s3_client(settings.s3_endpoint_url, settings.s3_region) if url.startswith("s3:") else None
+        store = open_store_at(
+            settings.effective_store_url, endpoint_url=settings.s3_endpoint_url, region=settings.s3_region
+        )
         threads = ThreadPoolExecutor(_IO_THREADS, thread_name_prefix="api-io")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         gate = await _open_gate(settings, engine, threads, stack)
@@ -109,7 +109,7 @@ async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> 
         services = Services(
             settings=settings,
             engine=engine,
-            store=open_store(url, s3_client=client),
+            store=store,
             gate=gate,
             validator=validator,
             inference=inference,

@@ -1,6 +1,7 @@
 """Pages of images for readers, and all that is known of one. Reads only, and never more than a window of rows."""
 
 import datetime as dt
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,7 @@ class ImageFilter:
         sku_id: The product that it shows.
         temple_id: The site that it comes from.
         class_name: An object that was found in it.
+        confidence: Lowest and highest confidence of such an object; of any one where no class is named.
         reason: Why it was rejected.
         created_from: Not before this time, in UTC without a zone.
         created_to: Before this time, in UTC without a zone.
@@ -55,6 +57,7 @@ class ImageFilter:
     sku_id: str | None = None
     temple_id: str | None = None
     class_name: str | None = None
+    confidence: tuple[float, float] | None = None
     reason: str | None = None
     created_from: dt.datetime | None = None
     created_to: dt.datetime | None = None
@@ -74,7 +77,9 @@ class ImagePage:
     next: Position | None
 
 
-def list_images(engine: Engine, which: ImageFilter, *, after: Position | None, at_most: int) -> ImagePage:
+def list_images(
+    engine: Engine, which: ImageFilter, *, after: Position | None, at_most: int, newest_first: bool = False
+) -> ImagePage:
     """A page of images.
 
     One condition, the most telling one, is followed through its index; the others are checked on what it leads to, up
@@ -86,6 +91,7 @@ def list_images(engine: Engine, which: ImageFilter, *, after: Position | None, a
         which: The conditions.
         after: Where the page before ended.
         at_most: Images in a page.
+        newest_first: Go backwards. ``after`` is then where a page that went backwards ended.
 
     Returns:
         The images with their answers, in the order of their ids (of their times, where only the time is asked for).
@@ -96,7 +102,7 @@ def list_images(engine: Engine, which: ImageFilter, *, after: Position | None, a
         positions: dict[int, Position] = {}
         position, looked_at, size = after, 0, at_most + 1
         while size > 0:
-            window = connection.execute(_leading(which, position).limit(size)).all()
+            window = connection.execute(_leading(which, position, newest_first).limit(size)).all()
             fresh = {row[-1]: tuple(row) for row in window}  # a class may be found several times in one image
             positions |= fresh
             for ids in chunks(list(fresh), _CHUNK):
@@ -174,18 +180,24 @@ def _of(table: type[Base], *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return sa.select(Base.metadata.tables[table.__tablename__]).where(*where)
 
 
-def _leading(which: ImageFilter, after: Position | None) -> sa.Select[*tuple[Any, ...]]:
+def _leading(which: ImageFilter, after: Position | None, newest_first: bool) -> sa.Select[*tuple[Any, ...]]:
     """The images that fit the condition with the best index, from a position on: ids, or times and ids."""
+    behind = operator.lt if newest_first else operator.gt
+    reach = operator.le if newest_first else operator.ge
+
+    def ordered(*columns: InstrumentedAttribute[Any]) -> list[sa.ColumnElement[Any]]:
+        return [column.desc() if newest_first else column.asc() for column in columns]
+
     if which.is_by_time:
         query = sa.select(ProductImage.created_at, ProductImage.id).where(*_times(which, ProductImage.created_at))
         if after is not None:
             # Written so that both databases enter the index at the time.
             created_at, image_id = after
             query = query.where(
-                ProductImage.created_at >= created_at,
-                sa.or_(ProductImage.created_at > created_at, ProductImage.id > image_id),
+                reach(ProductImage.created_at, created_at),
+                sa.or_(behind(ProductImage.created_at, created_at), behind(ProductImage.id, image_id)),
             )
-        return query.order_by(ProductImage.created_at, ProductImage.id)
+        return query.order_by(*ordered(ProductImage.created_at, ProductImage.id))
     images = sa.select(ProductImage.id)
     index = None
     if which.sku_id is not None:
@@ -207,7 +219,8 @@ def _leading(which: ImageFilter, after: Position | None) -> sa.Select[*tuple[Any
     if index is not None:
         # Left to itself, MariaDB reads such an index from the status on and passes over all ids of the pages before.
         query = query.with_hint(ProductImage, f"FORCE INDEX ({index})", "mysql")
-    return query.where(column > (after[-1] if after else 0)).order_by(column)
+    # Ids begin at 1: with a bound the databases enter the index instead of reading all of it.
+    return query.where(column > 0 if after is None else behind(column, after[-1])).order_by(*ordered(column))
 
 
 def _chosen(which: ImageFilter, ids: Sequence[int]) -> sa.Select[*tuple[Any, ...]]:
@@ -243,12 +256,12 @@ def _chosen(which: ImageFilter, ids: Sequence[int]) -> sa.Select[*tuple[Any, ...
     }.items():
         if wanted is not None:
             query = query.where(_checked(column) == wanted)
-    if which.class_name is not None:
-        found = sa.exists().where(
-            Detection.image_id == image.id,
-            Detection.batch_key == image.batch_key,
-            Detection.class_name == which.class_name,
-        )
+    if which.class_name is not None or which.confidence is not None:
+        found = sa.exists().where(Detection.image_id == image.id, Detection.batch_key == image.batch_key)
+        if which.class_name is not None:
+            found = found.where(Detection.class_name == which.class_name)
+        if which.confidence is not None:
+            found = found.where(Detection.confidence.between(*which.confidence))
         query = query.where(found)
     return query
 

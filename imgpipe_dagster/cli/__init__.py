@@ -6,6 +6,7 @@ Imports that cost seconds happen in the commands. ``main`` is the entry point.
 from imgpipe_dagster.cli import (
     alerts,
     backfills,
+    dashboard,
     database,
     demo,
     enhancement,
@@ -35,6 +36,7 @@ __all__ = [
     "alerts",
     "app",
     "backfills",
+    "dashboard",
     "database",
     "demo",
     "enhancement",

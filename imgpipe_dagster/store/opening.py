@@ -6,9 +6,23 @@ from urllib.parse import unquote, urlsplit
 
 from imgpipe_dagster.store.base import ImageStore, StoreError
 from imgpipe_dagster.store.local import LocalStore
-from imgpipe_dagster.store.s3 import S3Store
+from imgpipe_dagster.store.s3 import S3Store, s3_client
 
 _NO_STORE = "A store URL is file:///folder (three slashes) or s3://bucket/prefix."
+
+
+def open_store_at(url: str, *, endpoint_url: str | None = None, region: str | None = None) -> ImageStore:
+    """Open the store that a URL names, with a client of its own where that is a bucket; for who is no Dagster resource.
+
+    Args:
+        url: ``file:///folder`` or ``s3://bucket/prefix``.
+        endpoint_url: Endpoint of an S3-compatible store.
+        region: Region of the bucket.
+
+    Raises:
+        StoreError: The URL names no store.
+    """
+    return open_store(url, s3_client=s3_client(endpoint_url, region) if url.startswith("s3:") else None)
 
 
 def open_store(url: str, *, s3_client: Any = None) -> ImageStore:  # noqa: ANN401 boto3 makes its classes at run time

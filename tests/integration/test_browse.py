@@ -44,26 +44,32 @@ def engine(database_url, rows):
     schema.upgrade(engine)
     rng = random.Random(8)
     boxes = [
-        {"image_id": row["id"], "batch_key": batch, "class_name": rng.choice(["can", "bottle"])}
+        {
+            "image_id": row["id"],
+            "batch_key": batch,
+            "class_name": rng.choice(["can", "bottle"]),
+            "confidence": rng.choice([0.3, 0.5, 0.9]),
+        }
         for row in rows
         for batch in rng.choices(["new", "old"], k=rng.randrange(4))
     ]
-    corner = {"class_id": 0, "confidence": 0.5, "x1": 0, "y1": 0, "x2": 1, "y2": 1, "model_version": "m"}
+    corner = {"class_id": 0, "x1": 0, "y1": 0, "x2": 1, "y2": 1, "model_version": "m"}
     with engine.begin() as connection:
         connection.execute(sa.insert(ProductImage), rows)
         connection.execute(
             sa.insert(Detection), [{**box, **corner, "detection_id": str(n)} for n, box in enumerate(boxes)]
         )
     for row in rows:
-        row["classes"] = {b["class_name"] for b in boxes if b["image_id"] == row["id"] and b["batch_key"] == "new"}
+        mine = [box for box in boxes if box["image_id"] == row["id"] and box["batch_key"] == "new"]
+        row["boxes"] = [(box["class_name"], box["confidence"]) for box in mine]
     yield engine
     engine.dispose()
 
 
-def all_pages(engine, which, size):
+def all_pages(engine, which, size, newest_first=False):
     found, after, pages = [], None, 0
     while True:
-        page = list_images(engine, which, after=after, at_most=size)
+        page = list_images(engine, which, after=after, at_most=size, newest_first=newest_first)
         assert len(page.images) <= size
         found += [row["id"] for row in page.images]
         pages += 1
@@ -75,9 +81,12 @@ def all_pages(engine, which, size):
 
 def fits(row, which):
     wanted = {"status": which.status, "sku_id": which.sku_id, "temple_id": which.temple_id, "reason": which.reason}
+    low, high = which.confidence or (0, 1)
+    boxes = [name for name, confidence in row["boxes"] if low <= confidence <= high]
     return (
         all(value is None or row[name] == value for name, value in wanted.items())
-        and (which.class_name is None or which.class_name in row["classes"])
+        and (which.class_name is None or which.class_name in boxes)
+        and (which.confidence is None or bool(boxes))
         and (which.created_from is None or row["created_at"] >= which.created_from)
         and (which.created_to is None or row["created_at"] < which.created_to)
     )
@@ -90,17 +99,19 @@ def test_pages_together_give_exactly_the_images_that_fit(engine, rows, monkeypat
         "sku_id": [None, "a", "nothing"],
         "temple_id": [None, "t1"],
         "class_name": [None, "can"],
+        "confidence": [None, (0.4, 0.6)],
         "reason": [None, "truncated"],
         "created_from": [None, FIRST + dt.timedelta(seconds=10)],
         "created_to": [None, FIRST + dt.timedelta(seconds=30)],
     }
     combinations = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
-    assert len(combinations) == 288
+    assert len(combinations) == 576
     for number, conditions in enumerate(combinations):
         which = ImageFilter(**conditions)
         key = (lambda row: (row["created_at"], row["id"])) if which.is_by_time else (lambda row: row["id"])
-        expected = [row["id"] for row in sorted(rows, key=key) if fits(row, which)]
-        found, _ = all_pages(engine, which, size=(1 + number % 17))
+        backwards = number % 3 == 0
+        expected = [row["id"] for row in sorted(rows, key=key, reverse=backwards) if fits(row, which)]
+        found, _ = all_pages(engine, which, size=(1 + number % 17), newest_first=backwards)
         assert found == expected, which
 
 

@@ -21,7 +21,7 @@ COMMANDS = [
     *(["enhance"], ["score"], ["stale"], ["backfill"]),
     *(["enhancement-config", name] for name in ("set", "unset", "show")),
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
-    *(["serve"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
+    *(["serve"], ["dashboard"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     ["watchdog"],
     *(["alerts", name] for name in ("list", "test", "deliver", "mute")),
 ]

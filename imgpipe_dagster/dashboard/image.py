@@ -1,0 +1,163 @@
+"""One image: its picture with what was found in it, its answer, its quality, its history, its files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from imgpipe_dagster.api.gate import Scope
+from imgpipe_dagster.catalogue.browse import ImageDetails, image_details
+from imgpipe_dagster.catalogue.history import image_history
+from imgpipe_dagster.dashboard.links import asked_for_image
+from imgpipe_dagster.dashboard.people import Person, require
+from imgpipe_dagster.dashboard.pictures import with_boxes
+from imgpipe_dagster.dashboard.quality import show_quality
+from imgpipe_dagster.dashboard.services import engine, store
+from imgpipe_dagster.dashboard.words import counted, plain, utc
+from imgpipe_dagster.imaging.formats import DecodeError, ImageFormat
+from imgpipe_dagster.reasons import Reason
+from imgpipe_dagster.store.base import StoreError
+
+
+def show(who: Person) -> None:
+    """Show the page."""
+    image_id = asked_for_image()
+    st.title("Image" if image_id is None else f"Image {image_id}")
+    if not require(Scope.READ, who):
+        return
+    with st.form("image_number", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        number = st.number_input("Number of an image", min_value=1, value=image_id, step=1)
+        if st.form_submit_button("Show") and number:
+            st.query_params["id"] = str(number)
+            st.rerun()
+    if image_id is None:
+        st.info("Enter the number of an image, or choose one on the page Images.")
+        return
+    found = image_details(engine(), image_id)
+    if found is None:
+        st.info(f"There is no image {image_id}. The page Images shows those that there are.")
+        return
+    _answer(found)
+    _picture(found)
+    quality, history, report, files = st.tabs(["Quality", "History", "Report", "Files"])
+    with quality:
+        show_quality(found)
+    with history:
+        _history(image_id)
+    with report:
+        _report(found)
+    with files:
+        _files(found)
+
+
+def _answer(found: ImageDetails) -> None:
+    row, answer = found.image, found.prediction or {}
+    facts = {
+        "status": row["status"],
+        "review": row["qc_status"],
+        "SKU": row["sku_id"],
+        "product group": row["product_group_id"],
+        "temple": row["temple_id"],
+        "source": row["source"],
+        "batch": row["batch_key"],
+        "detector": answer.get("detector_version"),
+        "URL": row["image_url"],
+    }
+    st.markdown("  \n".join(f"**{name}** {plain(value, 2048)}" for name, value in facts.items() if value))
+    reason = row["reason"]
+    if reason:
+        advice = Reason(reason).advice if reason in list(Reason) else ""
+        st.warning(f"Rejected: {plain(reason)}. {advice}", icon=":material/block:")
+    elif not answer:
+        st.info("It has no answer yet: it waits for its batch, or is being processed.", icon=":material/hourglass:")
+
+
+@st.fragment
+def _picture(found: ImageDetails) -> None:
+    key = found.file.get("object_key")
+    if key is None or found.file.get("reason") is not None:
+        return
+    objects = chosen_objects(found.objects)
+    try:
+        st.image(with_boxes(store(), key, objects), alt=_described(objects), width="stretch")
+    except (StoreError, DecodeError) as error:
+        st.error(f"The picture cannot be shown: {error}", icon=":material/hide_image:")
+        return
+    if objects:
+        with st.expander(counted(len(objects), "object")):
+            _objects(objects)
+
+
+def chosen_objects(objects: Sequence[Mapping[Any, Any]]) -> list[Mapping[Any, Any]]:
+    """The objects whose class and confidence are switched on."""
+    if not objects:
+        st.write("Nothing was found in it.")
+        return []
+    names = sorted({item["class_name"] for item in objects})
+    left, right = st.columns(2)
+    shown = left.pills("Classes", names, selection_mode="multi", default=names, format_func=plain, key="image_classes")
+    low, high = right.slider("Confidence", 0.0, 1.0, (0.0, 1.0), 0.01, key="image_confidence")
+    return [item for item in objects if item["class_name"] in shown and low <= item["confidence"] <= high]
+
+
+def _described(objects: Sequence[Mapping[Any, Any]]) -> str:
+    counts = pd.Series([item["class_name"] for item in objects], dtype=str).value_counts()
+    return "The picture with boxes: " + (", ".join(f"{n} {name}" for name, n in counts.items()) or "none")
+
+
+def _objects(objects: Sequence[Mapping[Any, Any]]) -> None:
+    columns = ["class_name", "confidence", "x1", "y1", "x2", "y2"]
+    st.dataframe(pd.DataFrame([dict(item) for item in objects], columns=columns).round(3), hide_index=True)
+
+
+def _history(image_id: int) -> None:
+    events = image_history(engine(), image_id)
+    frame = pd.DataFrame(
+        {
+            "when": [utc(event.at) for event in events],
+            "what": [event.what for event in events],
+            "who or which batch": [event.by or "" for event in events],
+            "notes": [event.notes or "" for event in events],
+        }
+    )
+    st.dataframe(frame, hide_index=True)
+
+
+def _report(found: ImageDetails) -> None:
+    if found.report is None:
+        st.write("There is no report yet: it is written after the answer.")
+        return
+    try:
+        data = store().get(found.report["object_key"])
+        st.json(json.loads(data), expanded=1)
+    except (StoreError, ValueError) as error:
+        st.error(f"The report cannot be shown: {error}", icon=":material/hide_source:")
+        return
+    st.download_button("Download the report", data, f"image-{found.image['id']}.json", "application/json")
+
+
+def _files(found: ImageDetails) -> None:
+    number, original, made = found.image["id"], found.file, found.enhanced
+    known = original.get("image_format")
+    # What is no picture is handed out as bytes, never as a page.
+    kind = ImageFormat(known) if known and original.get("reason") is None else None
+    if original.get("object_key"):
+        size = f"{original['byte_size']:,} bytes" if original.get("byte_size") is not None else ""
+        pixels = f"{original.get('width') or '?'} by {original.get('height') or '?'} pixels"
+        st.write(f"{plain(known or 'file')}, {pixels}, {size}")
+        name = f"image-{number}.{kind.extension if kind else 'bin'}"
+        _download(
+            "Download the original", original["object_key"], name, kind.mime if kind else "application/octet-stream"
+        )
+    else:
+        st.write("It was not downloaded.")
+    if made is not None and made["object_key"]:
+        name = f"image-{number}-enhanced.{made['image_format']}"
+        _download("Download the enhanced picture", made["object_key"], name, f"image/{made['image_format']}")
+
+
+def _download(label: str, object_key: str, name: str, mime: str) -> None:
+    # Read when it is asked for: a page of an image does not move its files.
+    st.download_button(label, lambda: store().get(object_key), name, mime, on_click="ignore", key=label)

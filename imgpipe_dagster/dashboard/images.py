@@ -1,0 +1,136 @@
+"""A grid of images by what is known of them, a page at a time."""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from imgpipe_dagster.api.gate import Scope
+from imgpipe_dagster.catalogue.browse import ImageFilter, Position, list_images
+from imgpipe_dagster.catalogue.history import original_keys
+from imgpipe_dagster.catalogue.tables import ImageStatus
+from imgpipe_dagster.dashboard.links import image_link
+from imgpipe_dagster.dashboard.people import Person, require
+from imgpipe_dagster.dashboard.pictures import small_pictures
+from imgpipe_dagster.dashboard.services import engine, store
+from imgpipe_dagster.dashboard.words import counted, plain, utc
+from imgpipe_dagster.reasons import Reason
+
+PER_PAGE = 24
+COLUMNS = 4
+ANY = "any"
+_TRAIL = "images_trail"  # where the pages before this one began, and for which filter
+_EVERYTHING = (0.0, 1.0)
+
+
+def show(who: Person) -> None:
+    """Show the page."""
+    st.title("Images")
+    if not require(Scope.READ, who):
+        return
+    which, newest_first = _filter()
+    question = repr((which, newest_first))
+    trail: list[Position | None] = _trail(question)
+    page = list_images(engine(), which, after=trail[-1], at_most=PER_PAGE, newest_first=newest_first)
+    if page.images:
+        _grid(page.images)
+    elif page.next is not None:
+        st.info("None of the images of this page fit all conditions. There are more: go to the next page.")
+    elif len(trail) > 1:
+        st.info("There are no more images.")
+    elif which == ImageFilter():
+        st.info(
+            "The catalogue has no images yet. Bring some in with `imgpipe import csv FILE`, or look at rendered ones "
+            "with `make ui`.",
+            icon=":material/inbox:",
+        )
+    else:
+        st.info("No image fits all of these conditions. Take some of them away.", icon=":material/filter_alt_off:")
+    _pager(question, trail, page.next)
+
+
+def _filter() -> tuple[ImageFilter, bool]:
+    with st.expander("Filters", expanded=True, icon=":material/filter_alt:"):
+        first, second, third, fourth = st.columns(4)
+        status = first.selectbox("Status", [ANY, *ImageStatus], key="images_status")
+        reason = second.selectbox("Rejected because", [ANY, *Reason], key="images_reason")
+        class_name = third.text_input("Class of an object", key="images_class", placeholder="bottle", max_chars=100)
+        confidence = fourth.slider("Its confidence", 0.0, 1.0, _EVERYTHING, 0.05, key="images_confidence")
+        first, second, third, fourth = st.columns(4)
+        sku_id = first.text_input("SKU", key="images_sku", max_chars=100)
+        temple_id = second.text_input("Temple", key="images_temple", max_chars=100)
+        days = third.date_input(
+            "Came in (UTC)", value=[], key="images_days", help="One day, or the first and the last."
+        )
+        newest_first = fourth.toggle("Newest first", value=True, key="images_newest")
+    created_from, created_to = _times(days)
+    which = ImageFilter(
+        status=None if status == ANY else ImageStatus(status),
+        sku_id=sku_id.strip() or None,
+        temple_id=temple_id.strip() or None,
+        class_name=class_name.strip() or None,
+        confidence=None if confidence == _EVERYTHING else confidence,
+        reason=None if reason == ANY else str(reason),
+        created_from=created_from,
+        created_to=created_to,
+    )
+    return which, newest_first
+
+
+def _times(days: Any) -> tuple[dt.datetime | None, dt.datetime | None]:  # noqa: ANN401 - a date, or up to two
+    chosen = list(days) if isinstance(days, tuple | list) else [days]
+    if not chosen:
+        return None, None
+    begin = dt.datetime.combine(chosen[0], dt.time())
+    return begin, dt.datetime.combine(chosen[-1], dt.time()) + dt.timedelta(days=1)
+
+
+def _trail(question: str) -> list[Position | None]:
+    """Where this page begins, and those before it; another filter begins anew."""
+    kept = st.session_state.get(_TRAIL)
+    return kept[1] if kept and kept[0] == question else [None]
+
+
+def _pager(question: str, trail: list[Position | None], after: Position | None) -> None:
+    def go(new: list[Position | None]) -> None:
+        st.session_state[_TRAIL] = (question, new)
+
+    with st.container(horizontal=True, horizontal_alignment="center", vertical_alignment="center"):
+        st.button("Previous", icon=":material/chevron_left:", disabled=len(trail) == 1, on_click=go, args=(trail[:-1],))
+        st.write(f"Page {len(trail)}")
+        st.button("Next", icon=":material/chevron_right:", disabled=after is None, on_click=go, args=([*trail, after],))
+
+
+def _grid(rows: tuple[Mapping[Any, Any], ...]) -> None:
+    keys = original_keys(engine(), [row["id"] for row in rows])
+    pictures = small_pictures(store(), keys.values())
+    for start in range(0, len(rows), COLUMNS):
+        for column, row in zip(st.columns(COLUMNS), rows[start : start + COLUMNS], strict=False):
+            key = keys.get(row["id"])
+            with column.container(border=True):
+                _card(row, pictures.get(key) if key else None, was_valid=key is not None)
+
+
+def _card(row: Mapping[Any, Any], picture: bytes | None, *, was_valid: bool) -> None:
+    found = _found(row)
+    if picture is not None:
+        st.image(picture, alt=f"Image {row['id']}: {found}", width="stretch")
+    elif was_valid:
+        st.warning("The file is no longer in the store.", icon=":material/hide_image:")
+    else:
+        st.write(":material/hide_image: no picture")
+    image_link(row["id"], f"Image {row['id']}")
+    lines = [found, row["sku_id"], row["temple_id"] and f"temple {row['temple_id']}", utc(row["created_at"])]
+    st.caption("  \n".join(plain(line) for line in lines if line))
+
+
+def _found(row: Mapping[Any, Any]) -> str:
+    """What came of an image, in a few words."""
+    if row["reason"]:
+        return f"{row['status']}: {row['reason']}"
+    if row["object_count"] is None:
+        return str(row["status"])
+    if not row["object_count"]:
+        return "nothing found"
+    return f"{counted(row['object_count'], 'object')}, {row['top_class']} {row['top_confidence']:.2f}"

@@ -1,0 +1,73 @@
+"""Quality before and after enhancement, what was done and why, and what a profile's rules say: parts of pages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from imgpipe_dagster.catalogue.browse import ImageDetails
+from imgpipe_dagster.dashboard.words import plain
+
+
+def show_quality(found: ImageDetails) -> None:
+    """Show the scores of an image, or say why it has none."""
+    if not found.quality:
+        st.write("It was not enhanced: only images that have a SKU are, after their answer.")
+        return
+    show_scores(found.quality)
+    if found.enhanced is not None:
+        show_work(found.enhanced, found.verdict)
+
+
+def show_scores(quality: Mapping[str, Mapping[str, Any]]) -> None:
+    """Scores of 0 to 100 and their components of 0 to 1, before and after."""
+    before, after = quality.get("before"), quality.get("after")
+    left, right = st.columns(2)
+    if before is not None:
+        left.metric("Score before", f"{before['score']:.0f}")
+    if after is not None:
+        delta = None if before is None else f"{after['score'] - before['score']:+.0f}"
+        right.metric("Score after", f"{after['score']:.0f}", delta)
+    phases = [phase for phase in ("before", "after") if phase in quality]
+    frame = pd.DataFrame({phase: pd.Series(quality[phase]["components"] or {}) for phase in phases})
+    st.dataframe(
+        frame.rename_axis("component").reset_index(),
+        hide_index=True,
+        column_config={
+            phase: st.column_config.ProgressColumn(phase, min_value=0, max_value=1, format="%.2f") for phase in phases
+        },
+    )
+    for phase in phases:
+        issues = quality[phase]["issues"] or []
+        st.caption(f"Wrong {phase}: {plain(', '.join(issues)) or 'nothing'}")
+
+
+def show_work(made: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> None:
+    """What enhancement did and why, and why a person has to look."""
+    if made["reason"]:
+        st.warning(f"Nothing could be made: {plain(made['reason'])}. {plain(made['detail'] or '')}")
+        return
+    st.subheader("Steps")
+    steps = made["steps"] or []
+    if steps:
+        st.dataframe(
+            pd.DataFrame({"step": [s["step"] for s in steps], "why": [s["why"] for s in steps]}), hide_index=True
+        )
+    else:
+        st.write("No step was needed.")
+    show_rules(made["failed_rules"] or [], made["profile"])
+    reasons = (verdict or made)["review_reasons"]
+    if reasons:
+        st.write(f"A person has to look because: {plain(', '.join(reasons))}")
+
+
+def show_rules(failed: list[dict[str, Any]], profile: str | None) -> None:
+    """The rules of a marketplace that a picture breaks."""
+    if profile is None:
+        return
+    st.subheader(f"Rules of {plain(profile)}")
+    if failed:
+        st.dataframe(pd.DataFrame(failed).astype(str), hide_index=True)
+    else:
+        st.write("The picture keeps all of them.")

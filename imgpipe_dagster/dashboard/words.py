@@ -1,0 +1,37 @@
+"""Words for people: text of unknown origin as it is, ages, times. No widgets."""
+
+import datetime as dt
+import re
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=\"'])")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: object, at_most: int = 200) -> str:
+    """Text of unknown origin (names, notes, URLs) for a place that reads Markdown: it shows as it is, on one line."""
+    line = _CONTROL.sub(" ", str(text))
+    if len(line) > at_most:
+        line = f"{line[: at_most - 1]}…"
+    return _MARKDOWN.sub(r"\\\1", line)
+
+
+def counted(number: int, noun: str) -> str:
+    """A count and its noun: ``1 object``, ``2 objects``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def age(seconds: float | None) -> str:
+    """How long ago, in one unit: ``5 s``, ``12 min``, ``3 h``, ``9 d``."""
+    if seconds is None:
+        return "never"
+    if seconds == float("inf"):
+        return "ever"
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def utc(time: dt.datetime | None) -> str:
+    """A time of the catalogue, to the second."""
+    return "" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,322 @@
+"""The dashboard's pages without a browser: what they say, whatever the catalogue and the store hold."""
+
+import datetime as dt
+import re
+import shutil
+
+import cv2
+import pytest
+import sqlalchemy as sa
+import streamlit as st
+from sqlalchemy.engine import make_url
+from streamlit.testing.v1 import AppTest
+
+from imgpipe_dagster.alerts.freshness import Freshness
+from imgpipe_dagster.catalogue import schema
+from imgpipe_dagster.catalogue.engine import connect
+from imgpipe_dagster.catalogue.pulse import Pulse
+from imgpipe_dagster.catalogue.tables import (
+    Detection,
+    ImageBatch,
+    ImagePrediction,
+    MetadataReport,
+    ProductImage,
+    RawImage,
+    ValidatedImage,
+)
+from imgpipe_dagster.dashboard.launch import has_login, streamlit_command, written_secrets
+from imgpipe_dagster.dashboard.overview import freshness
+from imgpipe_dagster.dashboard.people import logged_in
+from imgpipe_dagster.dashboard.words import age, plain
+from imgpipe_dagster.settings import Settings
+from imgpipe_dagster.store.local import LocalStore
+
+HOSTILE = '<img src=x onerror="alert(1)"> ![x](https://evil.example/x.png) [a](javascript:alert(1)) $x$ :red[a]'
+PAGE = """
+from imgpipe_dagster.dashboard import {name}
+from imgpipe_dagster.dashboard.app import told
+from imgpipe_dagster.dashboard.people import Person
+with told():
+    {name}.show(Person("ann", frozenset({scopes!r})))
+"""
+OIDC = {
+    "oidc_issuer": "https://issuer.example/",
+    "oidc_audience": "imgpipe",
+    "dashboard_oidc_client_secret": 'se"cret',
+    "oidc_grants": {"ann@example.com": ["read", "review"]},
+}
+
+
+def show(name, *, scopes=("read", "write", "review", "train"), **query):
+    """The page, run once."""
+    page = AppTest.from_string(PAGE.format(name=name, scopes=scopes), default_timeout=60)
+    for key, value in query.items():
+        page.query_params[key] = str(value)
+    return page.run()
+
+
+def words(page):
+    """All that the page says."""
+    kinds = ("title", "subheader", "markdown", "caption", "text", "info", "warning", "error", "metric", "button")
+    return "\n".join(
+        f"{getattr(e, 'label', '')} {getattr(e, 'body', '')} {e.value}" for kind in kinds for e in getattr(page, kind)
+    )
+
+
+def sound(page):
+    """The page, which has not broken."""
+    assert [e.value for e in page.exception] == []
+    return page
+
+
+@pytest.fixture(scope="module")
+def empty_home(tmp_path_factory):
+    """An installation without images, to be copied."""
+    folder = tmp_path_factory.mktemp("empty")
+    engine = connect(make_url(f"sqlite:///{folder}/catalogue.db"))
+    schema.upgrade(engine)
+    engine.dispose()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full_home(tmp_path_factory, empty_home, photo):
+    """An installation with thirty images, to be copied."""
+    folder = tmp_path_factory.mktemp("full") / "home"
+    shutil.copytree(empty_home, folder)
+    engine = connect(make_url(f"sqlite:///{folder}/catalogue.db"))
+    fill(engine, LocalStore(folder / "store"), cv2.imencode(".jpg", photo)[1].tobytes())
+    engine.dispose()
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, empty_home):
+    """An installation without images."""
+    yield from enter(empty_home, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch, full_home):
+    """An installation with thirty images."""
+    yield from enter(full_home, tmp_path, monkeypatch)
+
+
+def enter(template, folder, monkeypatch):
+    shutil.copytree(template, folder / "home")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("IMGPIPE_HOME", str(folder / "home"))
+    forget()
+    yield folder / "home"
+    forget()
+
+
+def forget():
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+def fill(engine, store, jpeg):
+    """Images with two boxes each; of the first, all names are hostile, and the file of the second is gone."""
+    now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    number = {"class_id": 0, "x1": 1, "y1": 2, "x2": 30, "y2": 40, "model_version": "m"}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(ImageBatch), [{"batch_key": "b", "image_count": 30, "state": "analysed"}])
+        for n in range(1, 31):
+            key = f"images/{n}.jpg"
+            if n != 2:
+                store.put(key, jpeg)
+            name = HOSTILE if n == 1 else f"SKU-{n}"
+            of_batch = {"image_id": n, "batch_key": "b"}
+            rows = {
+                ProductImage: {
+                    "id": n,
+                    "batch_key": "b",
+                    "status": "completed",
+                    "sku_id": name[:100],
+                    "temple_id": name[:100],
+                    "image_url": name,
+                },
+                RawImage: {**of_batch, "object_key": key, "fetch_attempts": 1, "fetch_seconds": 0.1, "byte_size": 9},
+                ValidatedImage: {**of_batch, "object_key": key, "image_format": "jpeg", "width": 96, "height": 64},
+                ImagePrediction: {
+                    **of_batch,
+                    "status": "predicted",
+                    "object_count": 2,
+                    "top_class": name[:100],
+                    "top_confidence": 0.9,
+                    "created_at": now,
+                },
+                MetadataReport: {**of_batch, "object_key": f"metadata/{n}.json", "sha256": "0" * 64, "byte_size": 2},
+            }
+            for table, row in rows.items():
+                connection.execute(sa.insert(table).values(row))
+            for box, (class_name, confidence) in enumerate([(name[:100], 0.9), ("can", 0.4)]):
+                own = {"detection_id": f"b:{n}:{box}", "class_name": class_name, "confidence": confidence}
+                connection.execute(sa.insert(Detection).values({**number, **of_batch, **own, "class_id": box}))
+    store.put("metadata/1.json", b'{"name": "<b>"}')
+
+
+@pytest.mark.parametrize("name", ["overview", "images", "image"])
+def test_an_empty_page_says_what_to_do(home, name):
+    page = sound(show(name))
+    assert {"overview": "imgpipe import csv", "images": "imgpipe import csv", "image": "Enter the number"}[
+        name
+    ] in words(page)
+
+
+@pytest.mark.parametrize("name", ["overview", "images", "image"])
+def test_a_database_that_is_down_is_one_sentence(home, name, monkeypatch):
+    monkeypatch.setenv("IMGPIPE_DATABASE_URL", "mysql+pymysql://imgpipe:secret@127.0.0.1:1/imgpipe")
+    forget()
+    page = sound(show(name, id=1))
+    assert all(e.value.startswith("The catalogue cannot be reached") for e in page.error)
+    assert "secret" not in words(page)
+    assert "Traceback" not in words(page)
+
+
+def test_a_catalogue_without_a_schema_says_which_command_helps(home, monkeypatch):
+    monkeypatch.setenv("IMGPIPE_DATABASE_URL", f"sqlite:///{home}/other.db")
+    forget()
+    page = sound(show("overview"))
+    assert "imgpipe db upgrade" in page.error[0].value
+
+
+@pytest.mark.parametrize("name", ["overview", "images", "image"])
+def test_who_may_not_read_sees_nothing(images, name):
+    page = sound(show(name, scopes=(), id=1))
+    assert "may not read" in page.info[0].value
+    assert len(page.info) == len(page.title) == 1
+    assert not page.caption
+    assert not page.metric
+
+
+def test_the_overview_counts_what_came_out(images):
+    page = sound(show("overview"))
+    assert "30 images had their first answer, 0 were rejected" in words(page)
+    assert any("fresh" in e.value for e in page.markdown)
+
+
+def test_pages_of_images_follow_each_other_and_lead_back(images):
+    page = sound(show("images"))
+    assert "SKU\\-30" in words(page)
+    assert [button.disabled for button in page.button] == [True, False]
+    sound(page.button[1].click().run())
+    assert "Page 2" in words(page)
+    assert "SKU\\-3" in words(page)
+    assert [button.disabled for button in page.button] == [False, True]
+    sound(page.button[0].click().run())
+    assert "Page 1" in words(page)
+
+
+def test_another_filter_begins_at_its_first_page(images):
+    page = sound(show("images"))
+    sound(page.button[1].click().run())
+    sound(page.text_input(key="images_sku").set_value("SKU-7").run())
+    assert "Page 1" in words(page)
+    assert [e.value for e in page.caption if "SKU" in e.value] != []
+    sound(page.text_input(key="images_class").set_value("nothing").run())
+    assert "No image fits" in page.info[0].value
+
+
+def test_images_are_found_by_the_confidence_of_a_class(images):
+    page = sound(show("images"))
+    page.text_input(key="images_class").set_value("can")
+    sound(page.slider(key="images_confidence").set_value((0.5, 1.0)).run())
+    assert "No image fits" in page.info[0].value
+    sound(page.slider(key="images_confidence").set_value((0.3, 0.5)).run())
+    assert not page.info
+
+
+def test_text_of_unknown_origin_is_never_markup(images):
+    grid = sound(show("images"))
+    grid = sound(grid.button[1].click().run())
+    one = sound(show("image", id=1))
+    for page in (grid, one):
+        assert "onerror" in words(page)
+        assert re.search(r"(?<!\\)(<img|!\[|\]\(|:red|\$)", words(page)) is None
+        assert not any(e.proto.allow_html for e in page.markdown)
+
+
+def test_a_file_that_vanished_from_the_store_is_told(images):
+    grid = sound(show("images"))
+    sound(grid.button[1].click().run())
+    assert "no longer in the store" in words(grid)
+    one = sound(show("image", id=2))
+    assert "The picture cannot be shown" in words(one)
+    assert "The report cannot be shown" in words(one)
+
+
+def test_boxes_are_switched_by_class_and_confidence(images):
+    page = sound(show("image", id=5))
+    assert page.expander[0].label == "2 objects"
+    sound(page.slider(key="image_confidence").set_value((0.5, 1.0)).run())
+    assert page.expander[0].label == "1 object"
+    sound(page.slider(key="image_confidence").set_value((0.0, 0.3)).run())
+    assert not page.expander
+
+
+@pytest.mark.parametrize("asked_for", ["999", "0", "x", "9" * 30, "\u0661"])
+def test_an_image_that_is_not_there_is_told(images, asked_for):
+    assert any(text in words(sound(show("image", id=asked_for))) for text in ("There is no image", "Enter the number"))
+
+
+@pytest.mark.parametrize(
+    ("last_s", "waits_s", "colour"),
+    [(60, None, "green"), (2000, None, "orange"), (4000, None, "red"), (None, None, "gray"), (None, 4000, "red")],
+)
+def test_freshness_has_the_colour_of_the_policy(last_s, waits_s, colour):
+    pulse = Pulse(last_s, waits_s, None, mail_due=False, conditions={})
+    assert freshness(pulse, Settings())[0] == colour
+    assert len(Freshness) == 3
+
+
+def test_text_keeps_its_words_and_loses_its_markup():
+    assert plain("a\n<b>*x*") == "a \\<b\\>\\*x\\*"
+    assert plain("x" * 300) == "x" * 199 + "…"
+    assert plain("a\u202eb") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "never"), (0.4, "0 s"), (119, "119 s"), (130, "2 min"), (7200, "2 h"), (2e5, "2 d")]
+)
+def test_ages_are_in_one_unit(seconds, text):
+    assert age(seconds) == text
+
+
+def test_a_login_may_what_its_verified_address_is_granted():
+    settings = Settings(**OIDC)
+    claims = {"sub": "1", "email": "ann@example.com", "email_verified": True}
+    ann = logged_in(claims, settings)
+    assert (ann.name, ann.scopes) == ("ann@example.com", {"read", "review"})
+    unverified = logged_in({**claims, "email_verified": False}, settings)
+    assert (unverified.name, unverified.scopes) == ("1@issuer.example", frozenset())
+
+
+def test_the_login_reads_its_secrets_from_a_private_file_that_is_gone_afterwards():
+    import tomllib
+
+    settings = Settings(**OIDC)
+    assert has_login(settings)
+    with written_secrets(settings, 8501) as file:
+        assert file.parent.stat().st_mode & 0o077 == 0
+        found = tomllib.loads(file.read_text())["auth"]
+        command = streamlit_command(settings, host="127.0.0.1", port=8501, secrets_file=file)
+    assert not file.exists()
+    assert found["client_secret"] == 'se"cret'
+    assert found["server_metadata_url"] == "https://issuer.example/.well-known/openid-configuration"
+    assert found["redirect_uri"] == "http://localhost:8501/oauth2callback"
+    assert len(found["cookie_secret"]) > 30
+    assert not any("se" in part and "cret" in part and "secrets" not in part for part in command)
+
+
+def test_without_a_login_there_is_no_file_and_only_known_names_are_answered():
+    with written_secrets(Settings(), 8501) as file:
+        assert file is None
+    command = streamlit_command(Settings(), host="127.0.0.1", port=8501, secrets_file=None)
+    assert {flag for flag in command if "allowedHosts" in flag} == {
+        "--server.allowedHosts=localhost",
+        "--server.allowedHosts=127.0.0.1",
+    }
+    assert "--client.showErrorDetails=none" in command
+    assert "--browser.gatherUsageStats=false" in command
