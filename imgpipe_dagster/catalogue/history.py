@@ -77,7 +77,7 @@ def original_keys(engine: Engine, image_ids: Sequence[int]) -> dict[int, str]:
         .where(ProductImage.id.in_(image_ids), ValidatedImage.object_key.is_not(None), ValidatedImage.reason.is_(None))
     )
     rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False, retry_for_s=_LOOK_FOR_S)
-    return {image_id: key for image_id, key in rows}
+    return {image_id: key for image_id, key in rows if key is not None}
 
 
 def _decision(log: Mapping[Any, Any]) -> str:

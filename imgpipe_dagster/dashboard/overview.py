@@ -114,7 +114,7 @@ def bars(counts: AnswerCounts, length: dt.timedelta, unit: str, now: dt.datetime
     """
     every = pd.date_range(now - length, now, freq=unit, inclusive="both").floor(unit)
     frame = pd.DataFrame({_PREDICTED: counts.predicted, _REJECTED: counts.rejected})
-    return frame.reindex(every.union(frame.index)).fillna(0).sort_index()
+    return frame.reindex(every.union(pd.DatetimeIndex(frame.index))).fillna(0).sort_index()
 
 
 def _charts(counts: AnswerCounts, length: dt.timedelta, interval: Interval, unit: str) -> None:
