@@ -13,7 +13,7 @@ from imgpipe_dagster.alerts.configured import delivery_policy, watch_limits
 from imgpipe_dagster.assets.freshness import build_freshness_checks
 from imgpipe_dagster.catalogue.batches import BatchLimits
 from imgpipe_dagster.configured import background, box_classes
-from imgpipe_dagster.jobs import ANALYSE_ASSETS, ENHANCE_ASSETS, analyse, enhance
+from imgpipe_dagster.jobs import ANALYSE_ASSETS, ENHANCE_ASSETS, TRAINING_ASSETS, analyse, enhance, training
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.detector import DetectorResource
 from imgpipe_dagster.resources.enhancer import EnhancerResource, ReviewPolicyResource
@@ -28,11 +28,13 @@ from imgpipe_dagster.resources.table_io_manager import (
     PublishingIOManager,
     TableIOManager,
 )
+from imgpipe_dagster.resources.temple_trainer import temple_trainer
 from imgpipe_dagster.sensors.alerts import build_alerts_sensor, build_feeds_sensor, build_run_failures_sensor
 from imgpipe_dagster.sensors.jobs import build_jobs_sensor
 from imgpipe_dagster.sensors.kafka_source import build_kafka_source_sensor
 from imgpipe_dagster.sensors.new_images import AttemptLimits, build_new_images_sensor
 from imgpipe_dagster.sensors.sql_source import build_sql_source_sensor
+from imgpipe_dagster.sensors.temple_training import build_temple_training_sensor
 from imgpipe_dagster.settings import (
     DATABASE_URL_VARIABLE,
     KAFKA_SASL_PASSWORD_VARIABLE,
@@ -60,7 +62,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
             if spec.key == dg.AssetKey("image_predictions")
             else spec
         ),
-        [*ANALYSE_ASSETS, *ENHANCE_ASSETS],
+        [*ANALYSE_ASSETS, *ENHANCE_ASSETS, *TRAINING_ASSETS],
     )
     sensor = build_new_images_sensor(
         [analyse, enhance],
@@ -71,7 +73,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
     return dg.Definitions(
         assets=assets,
         asset_checks=build_freshness_checks(watch_limits(settings)),
-        jobs=[analyse, enhance],
+        jobs=[analyse, enhance, training],
         sensors=[
             sensor,
             build_alerts_sensor(watch_limits(settings), delivery_policy(settings)),
@@ -82,6 +84,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
                 bool(settings.kafka_bootstrap_servers and settings.kafka_topic), settings.kafka_interval_s
             ),
             build_sql_source_sensor(settings.sql_source_query, settings.sql_source_interval_s),
+            build_temple_training_sensor(training, settings.temple_retrain_after),
         ],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,  # backfills from the UI run outside the jobs and take this one
@@ -173,6 +176,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             high_value=settings.high_value_threshold,
             audit_share=settings.audit_share,
         ),
+        "temple_trainer": temple_trainer(settings),
     }
 
 

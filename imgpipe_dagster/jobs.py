@@ -7,11 +7,13 @@ from imgpipe_dagster.assets.detections import detections
 from imgpipe_dagster.assets.enhancement import enhanced_images, published_enhancements
 from imgpipe_dagster.assets.ingest import raw_images, validated_images
 from imgpipe_dagster.assets.predictions import image_predictions, metadata_reports, published_predictions
-from imgpipe_dagster.partitions import image_batches
+from imgpipe_dagster.assets.temple_models import temple_models, temple_training_sets
+from imgpipe_dagster.partitions import image_batches, temples
 
 JOB_TAG = "imgpipe/job"
 ANALYSE_ASSETS = [raw_images, validated_images, detections, image_predictions, metadata_reports, published_predictions]
 ENHANCE_ASSETS = [enhanced_images, published_enhancements]
+TRAINING_ASSETS = [temple_training_sets, temple_models]
 
 analyse = dg.define_asset_job(
     name="analyse",
@@ -36,6 +38,19 @@ enhance = dg.define_asset_job(
         "dagster/max_retries": "0",
         "dagster/priority": "-1",  # predictions never wait for enhancement
         "dagster/max_runtime": "86400",  # a batch of thousands takes hours; the heartbeat watches over it
-        JOB_TAG: "enhance",  # dagster.yaml keeps a slot free of it
+        JOB_TAG: "enhance",  # dagster.yaml keeps a slot free of what has this tag
+    },
+)
+
+training = dg.define_asset_job(
+    name="training",
+    description="From a temple's labelled pictures to a model that was tested, for one temple.",
+    selection=dg.AssetSelection.assets(*TRAINING_ASSETS),
+    partitions_def=temples,
+    executor_def=dg.in_process_executor,
+    tags={
+        "dagster/max_retries": "0",
+        "dagster/priority": "-1",
+        JOB_TAG: "training",  # it shares the slot of enhancement
     },
 )

@@ -75,6 +75,7 @@ def check_result(
     failures: int,
     recover: str,
     found: Mapping[str, dg.MetadataValue | str | int | float] | None = None,
+    place: str = "batch",
 ) -> dg.AssetCheckResult:
     """The verdict of a check; one that fails writes its alert itself, as nothing else would notice later.
 
@@ -86,10 +87,11 @@ def check_result(
         failures: How many times it is broken; 0 passes.
         recover: What to do about it.
         found: Counts and samples.
+        place: What a partition of the asset is.
     """
     if failures:
-        subject = f"{asset}: {name} failed in batch {context.partition_key}"
-        details = {"failures": failures, "batch": context.partition_key}
+        subject = f"{asset}: {name} failed in {place} {context.partition_key}"
+        details = {"failures": failures, place: context.partition_key}
         key = f"check:{asset}:{name}:{context.run_id}"
         transact(
             engine,
@@ -107,5 +109,5 @@ def check_result(
         asset_key=asset,
         check_name=name,
         passed=failures == 0,
-        metadata={"failures": failures, "batch": context.partition_key, "how to recover": recover, **(found or {})},
+        metadata={"failures": failures, place: context.partition_key, "how to recover": recover, **(found or {})},
     )

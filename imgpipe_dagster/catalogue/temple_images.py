@@ -75,12 +75,14 @@ class TrainingSet:
         train: Its own pictures and those of ``common``, by category and then by content: an order without chance.
         test: The frozen ones, in the same order.
         leaked: Contents that were both; they are left out of ``train``.
+        labels: Training pictures that there were, those left out and those that ``common`` has as well included.
     """
 
     temple_id: str
     train: tuple[TemplePicture, ...]
     test: tuple[TemplePicture, ...]
     leaked: int = 0
+    labels: int = 0
 
     @property
     def categories(self) -> list[str]:
@@ -219,7 +221,8 @@ def training_set(engine: Engine, temple_id: str) -> TrainingSet:
             leaked += 1
         elif picture.sha256 not in train or picture.temple_id == temple_id:
             train[picture.sha256] = picture  # the temple's own word counts above the common one
-    return TrainingSet(temple_id, tuple(sorted(train.values(), key=lambda p: (p.category, p.sha256))), test, leaked)
+    chosen = tuple(sorted(train.values(), key=lambda p: (p.category, p.sha256)))
+    return TrainingSet(temple_id, chosen, test, leaked, labels=len(pictures) - len(test))
 
 
 def temple_ids(engine: Engine) -> list[str]:

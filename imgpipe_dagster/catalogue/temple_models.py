@@ -9,11 +9,23 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import transact
-from imgpipe_dagster.catalogue.tables import TempleChampion, TempleLease, TempleModelOrigin, TempleModelVersion
+from imgpipe_dagster.catalogue.tables import (
+    TempleChampion,
+    TempleImage,
+    TempleLease,
+    TempleModelOrigin,
+    TempleModelVersion,
+    TempleSplit,
+)
+from imgpipe_dagster.catalogue.temple_images import COMMON
 from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_ago, utc_now
 
 LEASE_LIMIT_S = 60.0
 """A lease whose holder has been silent for longer may be taken by another."""
+
+
+LABELS_SEEN = "labels_seen"
+"""Of ``metrics``: how many training pictures there were when a version was trained."""
 
 
 class TempleModelError(RuntimeError):
@@ -69,6 +81,55 @@ class Champion:
     promoted_at: dt.datetime
     promoted_by: str
     why: str
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """How many labels a temple has and how many of them its newest model has seen.
+
+    Attributes:
+        temple_id: The temple.
+        labels: Training pictures, those of ``common`` included.
+        seen: As many as there were when its newest trained model was made; 0 if there is none.
+        busy: Somebody makes a model of it just now.
+    """
+
+    temple_id: str
+    labels: int
+    seen: int
+    busy: bool
+
+
+def training_states(engine: Engine) -> list[TrainingState]:
+    """Every temple that has training pictures of its own, by id."""
+    counts = (
+        sa.select(TempleImage.temple_id, sa.func.count())
+        .where(TempleImage.split == TempleSplit.TRAIN.value)
+        .group_by(TempleImage.temple_id)
+    )
+    newest = (
+        sa.select(TempleModelVersion.temple_id, sa.func.max(TempleModelVersion.number).label("number"))
+        .where(TempleModelVersion.origin == TempleModelOrigin.TRAINED.value)
+        .group_by(TempleModelVersion.temple_id)
+        .subquery()
+    )
+    metrics = sa.select(TempleModelVersion.temple_id, TempleModelVersion.metrics).join(
+        newest,
+        sa.and_(newest.c.temple_id == TempleModelVersion.temple_id, newest.c.number == TempleModelVersion.number),
+    )
+    held = sa.select(TempleLease.temple_id).where(seconds_ago(TempleLease.heartbeat_at) <= LEASE_LIMIT_S)
+
+    def look(connection: Connection) -> list[TrainingState]:
+        labels = {temple: count for temple, count in connection.execute(counts)}
+        common = labels.pop(COMMON, 0)
+        seen = {temple: found.get(LABELS_SEEN, 0) for temple, found in connection.execute(metrics)}
+        busy = set(connection.scalars(held))
+        return [
+            TrainingState(temple, own + common, seen.get(temple, 0), temple in busy)
+            for temple, own in sorted(labels.items())
+        ]
+
+    return transact(engine, look, writes=False)
 
 
 def take_lease(engine: Engine, temple_id: str) -> str:

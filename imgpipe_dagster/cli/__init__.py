@@ -19,6 +19,7 @@ from imgpipe_dagster.cli import (
     runs,
     serve,
     sources,
+    temples,
     watchdog,
 )
 from imgpipe_dagster.cli.common import app, main
@@ -31,6 +32,7 @@ app.add_typer(sources.kafka, name="kafka")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(qc.app, name="qc")
+app.add_typer(temples.app, name="temple")
 
 __all__ = [
     "alerts",
@@ -50,5 +52,6 @@ __all__ = [
     "runs",
     "serve",
     "sources",
+    "temples",
     "watchdog",
 ]

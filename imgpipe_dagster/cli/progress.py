@@ -91,3 +91,19 @@ def file_bar(console: Console, total: int) -> Iterator[Callable[[str], None]]:
 
     with bar:
         yield tell
+
+
+@contextmanager
+def count_bar(console: Console, what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar of ``total`` things while the block runs; what it gives moves it by one and shows a text beside it."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+    )
+    task = bar.add_task(what, total=total, note="")
+    with bar:
+        yield lambda note: bar.update(task, advance=1, note=note)

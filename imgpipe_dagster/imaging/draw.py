@@ -170,9 +170,9 @@ def contact_sheet(
     raise ValueError(f"{len(tiles)} tiles do not fit into {max_bytes} bytes.")
 
 
-def to_data_uri(jpeg: bytes) -> str:
-    """A JPEG file as a ``data:`` address, for Markdown: ``![caption](data:…)``."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+def to_data_uri(picture: bytes, kind: str = "jpeg") -> str:
+    """A JPEG file, or one of another kind, as a ``data:`` address, for Markdown: ``![caption](data:…)``."""
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
 
 
 def _lay_out(tiles: Sequence[tuple[np.ndarray, Caption]], columns: int, tile_width: int, legend: Caption) -> np.ndarray:

@@ -1,6 +1,9 @@
 """Labelled pictures on their way into a temple: looked at, stored, indexed; and back out as what a network sees."""
 
+import errno
+import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,8 +73,23 @@ class AddReport:
         return self.added + self.known + len(self.refused)
 
 
-def find_labelled_files(folder: Path) -> tuple[list[LabelledFile], list[Refused]]:
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a file, unless it is too large to be a picture.
+
+    Raises:
+        OSError: It is, or it cannot be read.
+    """
+    if path.stat().st_size > max_bytes:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return path.read_bytes()
+
+
+def find_labelled_files(folder: Path, *, max_bytes: int) -> tuple[list[LabelledFile], list[Refused]]:
     """The files in a folder of folders: a folder for each category. Hidden ones are passed over.
+
+    Args:
+        folder: The folder.
+        max_bytes: Larger files will be refused when they are read.
 
     Returns:
         The files by category and name, and what lies about besides: files without a category, categories without files.
@@ -92,7 +110,9 @@ def find_labelled_files(folder: Path) -> tuple[list[LabelledFile], list[Refused]
         inside = [path for path in sorted(entry.rglob("*")) if path.is_file() and not path.name.startswith(".")]
         if not inside:
             strays.append(Refused(f"{entry.name}/", "The category is empty."))
-        files.extend(LabelledFile(f"{entry.name}/{p.relative_to(entry)}", category, p.read_bytes) for p in inside)
+        for path in inside:
+            name = f"{entry.name}/{path.relative_to(entry)}"
+            files.append(LabelledFile(name, category, functools.partial(read_file, path, max_bytes)))
     return files, strays
 
 

@@ -20,6 +20,7 @@ from imgpipe_dagster.catalogue.temple_images import (
     training_set,
 )
 from imgpipe_dagster.catalogue.temple_models import (
+    LABELS_SEEN,
     ModelExistsError,
     NewVersion,
     TempleBusyError,
@@ -221,6 +222,7 @@ def _make_model(
                 "stopped_because": trained.stopped_because,
                 "unreadable": len(train.unreadable) + len(tests[0].unreadable),
                 "leaked": data.leaked,
+                LABELS_SEEN: data.labels,
                 "seed": settings.options.seed,
             },
         )

@@ -37,6 +37,8 @@ def test_assets_and_their_groups(defs):
         "enhanced_images": "enhancement",
         "image_metrics": "enhancement",
         "published_enhancements": "enhancement",
+        "temple_training_sets": "temple_models",
+        "temple_models": "temple_models",
     }
 
 
@@ -53,27 +55,30 @@ def test_checks(defs):
         "image_predictions.every_source_is_fresh",
         "image_predictions.every_temple_is_fresh",
         "raw_images.every_claimed_image_was_asked_for",
+        "temple_models.champion_is_as_registered",
+        "temple_models.false_alarms_are_rare",
+        "temple_training_sets.no_test_picture_is_trained_on",
+        "temple_training_sets.two_categories_have_pictures",
         "validated_images.images_decodable",
     ]
 
 
 def test_sensors_and_which_of_them_run_from_the_start(defs, tmp_path):
     on = {sensor.name: sensor.default_status.value for sensor in defs.sensors}
-    own = dict.fromkeys(
-        ["alerts_sensor", "feeds_sensor", "jobs_sensor", "new_images_sensor", "run_failures_sensor"], "RUNNING"
-    )
-    assert on == own | {"sql_source_sensor": "STOPPED", "kafka_source_sensor": "STOPPED"}
+    own = ["alerts_sensor", "feeds_sensor", "jobs_sensor", "new_images_sensor", "run_failures_sensor"]
+    own.append("temple_training_sensor")
+    assert on == dict.fromkeys(own, "RUNNING") | {"sql_source_sensor": "STOPPED", "kafka_source_sensor": "STOPPED"}
     sources = {"sql_source_query": "SELECT 1", "kafka_bootstrap_servers": "localhost", "kafka_topic": "images"}
     configured = build_defs(Settings(home=tmp_path, **sources))
     assert {sensor.default_status.value for sensor in configured.sensors} == {"RUNNING"}
 
 
-def test_every_asset_has_a_description_kinds_an_owner_and_batch_partitions(defs):
+def test_every_asset_has_a_description_kinds_an_owner_and_its_partitions(defs):
     for spec in defs.resolve_all_asset_specs():
         assert spec.description, spec.key
         assert spec.kinds, spec.key
         assert spec.owners, spec.key
-        assert spec.partitions_def.name == "image_batches"
+        assert spec.partitions_def.name == ("temples" if spec.group_name == "temple_models" else "image_batches")
 
 
 def test_freshness_is_watched_on_predictions(tmp_path):
@@ -85,19 +90,21 @@ def test_freshness_is_watched_on_predictions(tmp_path):
     assert policies["image_predictions"].fail_window.to_timedelta().total_seconds() == 3600
 
 
-@pytest.mark.parametrize("name", ["analyse", "enhance"])
+@pytest.mark.parametrize("name", ["analyse", "enhance", "training"])
 def test_the_jobs_are_never_retried_by_dagster_itself(defs, name):
     job = defs.resolve_job_def(name)
     assert job.tags["dagster/max_retries"] == "0"
     assert job.executor_def is dg.in_process_executor
 
 
-def test_enhancement_gives_way_to_predictions_and_never_takes_all_slots(defs):
-    tags = defs.resolve_job_def("enhance").tags
+@pytest.mark.parametrize("name", ["enhance", "training"])
+def test_enhancement_and_training_give_way_to_predictions_and_never_take_all_slots(defs, name):
+    tags = defs.resolve_job_def(name).tags
     assert int(tags["dagster/priority"]) < 0
     runs = yaml.safe_load((PROJECT_DIR / "dagster.yaml").read_text())["concurrency"]["runs"]
     limits = {(limit["key"], limit.get("value")): limit["limit"] for limit in runs["tag_concurrency_limits"]}
-    assert limits["imgpipe/job", tags["imgpipe/job"]] < runs["max_concurrent_runs"]
+    assert "imgpipe/job" in tags
+    assert limits["imgpipe/job", None] < runs["max_concurrent_runs"], "one limit for all, whatever the tag's value"
     assert limits["dagster/backfill", None] < runs["max_concurrent_runs"], "nor does the past"
 
 

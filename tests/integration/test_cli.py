@@ -23,6 +23,7 @@ COMMANDS = [
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
     *(["serve"], ["dashboard"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     ["watchdog"],
+    *(["temple", n] for n in ("add", "label", "list", "train", "promote", "rollback", "predict", "import-model")),
     *(["alerts", name] for name in ("list", "test", "deliver", "mute")),
 ]
 

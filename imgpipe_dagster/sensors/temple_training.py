@@ -1,0 +1,89 @@
+"""The sensor that gives temples their partitions and trains those with enough new labels. The decision is pure."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
+
+from imgpipe_dagster.catalogue.temple_images import temple_ids
+from imgpipe_dagster.catalogue.temple_models import TrainingState, training_states
+from imgpipe_dagster.catalogue.ticks import note_tick
+from imgpipe_dagster.partitions import temple_partition, temples
+from imgpipe_dagster.resources.database import DatabaseResource
+from imgpipe_dagster.sensors.common import catalogue_skip
+
+NAME = "temple_training_sensor"
+_PARTITION_TAG = "dagster/partition"
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.MANAGED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def plan_trainings(
+    states: Sequence[TrainingState], under_way: Collection[str], retrain_after: int
+) -> list[TrainingState]:
+    """Which temples to train: those with enough labels that no model of theirs has seen, and no training under way.
+
+    Args:
+        states: Of every temple.
+        under_way: Temples that have a run which is not over.
+        retrain_after: New labels that are enough; 0: never.
+    """
+    if not retrain_after:
+        return []
+    return [
+        state
+        for state in states
+        if state.labels - state.seen >= retrain_after and not state.busy and state.temple_id not in under_way
+    ]
+
+
+def build_temple_training_sensor(job: Any, retrain_after: int) -> dg.SensorDefinition:  # noqa: ANN401 - dagster's own
+    """The sensor; each state of a temple's labels is tried once, so that what fails is not tried for ever."""
+
+    @dg.sensor(
+        name=NAME,
+        job=job,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Gives every temple its partition, and trains a temple that has enough new labels.",
+    )
+    def temple_training_sensor(
+        context: dg.SensorEvaluationContext, database: DatabaseResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        try:
+            known = temple_ids(database.engine)
+            due = plan_trainings(training_states(database.engine), _under_way(context.instance, known), retrain_after)
+            note_tick(database.engine, NAME, f"{len(due)} trainings requested")
+        except SQLAlchemyError as error:
+            return catalogue_skip(error)
+        have = set(context.instance.get_dynamic_partitions(str(temples.name)))
+        new = [key for key in map(temple_partition, known) if key not in have]
+        if not due and not new:
+            return dg.SkipReason("No temple has enough new labels.")
+        return dg.SensorResult(
+            run_requests=[_request(state) for state in due],
+            dynamic_partitions_requests=[temples.build_add_request(new)] if new else [],
+        )
+
+    return temple_training_sensor
+
+
+def _request(state: TrainingState) -> dg.RunRequest:
+    key = temple_partition(state.temple_id)
+    return dg.RunRequest(run_key=f"{key}:training:{state.labels}", partition_key=key)
+
+
+def _under_way(instance: dg.DagsterInstance, known: Sequence[str]) -> set[str]:
+    """Temples with a run that is not over, whatever started it."""
+    if not known:
+        return set()
+    by_key = {temple_partition(temple): temple for temple in known}
+    runs = instance.get_runs(dg.RunsFilter(tags={_PARTITION_TAG: list(by_key)}, statuses=_UNDER_WAY))
+    return {by_key[run.tags[_PARTITION_TAG]] for run in runs}
