@@ -15,8 +15,9 @@ from imgpipe_dagster import __version__
 from imgpipe_dagster.api import idempotency
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.middleware import REQUEST_ID_HEADER, LingeringClose, RequestContext
+from imgpipe_dagster.api.openapi import describe
 from imgpipe_dagster.api.problems import Code, Refusal, error_response
-from imgpipe_dagster.api.routes import classify, health, images
+from imgpipe_dagster.api.routes import batches, classify, docs, enhance, health, images, images_script, qc
 from imgpipe_dagster.api.services import open_services
 from imgpipe_dagster.catalogue.engine import is_transient
 from imgpipe_dagster.settings import Settings
@@ -50,8 +51,9 @@ def create_app(settings: Settings, *, warm: bool = False) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (classify, health, images):
+    for module in (enhance, batches, qc, images, classify, images_script, health, docs):
         app.include_router(module.router)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign] - as FastAPI's documentation says
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(DBAPIError, _on_database_error)

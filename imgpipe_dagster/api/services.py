@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import aiohttp
@@ -24,12 +25,14 @@ from imgpipe_dagster.api.work import WorkPool
 from imgpipe_dagster.catalogue.api_keys import any_key_is_active, find_key, user_id_of
 from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.request_log import note_requests
-from imgpipe_dagster.configured import validation_limits
+from imgpipe_dagster.configured import fetch_policy, validation_limits
+from imgpipe_dagster.fetch.client import Fetcher, open_fetcher
 from imgpipe_dagster.imaging.threads import one_thread_a_picture
 from imgpipe_dagster.imaging.validate import Validator
 from imgpipe_dagster.settings import Settings
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.store.opening import open_store_at
+from imgpipe_dagster.streams import processors
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ R = TypeVar("R")
 _IO_THREADS = 16
 _ISSUER_TIMEOUT_S = 5
 _DRAWINGS_WAITING = 16
+_ENHANCEMENTS_WAITING = 16
+_FETCH_ATTEMPTS = 2
 
 
 @dataclass
@@ -53,7 +58,10 @@ class Services:
         validator: Examines files before they are decoded here.
         inference: The models.
         request_log: Notes requests to classify pictures.
+        fetcher: Gets pictures that clients name.
+        enhancing: For pictures that are enhanced on request.
         drawing: For pictures that are drawn on request.
+        polling: For reading the sources: one reading at a time.
         metrics: The figures of this process.
         loading: Set while the models are loaded at the start: the process is not ready yet.
         draining: Set when the process is about to end: it is alive, and no longer ready.
@@ -66,7 +74,10 @@ class Services:
     validator: Validator
     inference: Inference
     request_log: RequestLog
+    fetcher: Fetcher
+    enhancing: WorkPool
     drawing: WorkPool
+    polling: WorkPool
     metrics: Metrics
     io_threads: ThreadPoolExecutor
     loading: bool = False
@@ -97,8 +108,16 @@ async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> 
         gate = await _open_gate(settings, engine, threads, stack)
         stack.enter_context(one_thread_a_picture())
         validator = stack.enter_context(Validator(validation_limits(settings), workers=STREAMS))
-        drawing = WorkPool("draw", threads=1, queue_limit=_DRAWINGS_WAITING)
-        stack.callback(drawing.close)
+        pools = {
+            "enhance": WorkPool("enhance", threads=processors(), queue_limit=_ENHANCEMENTS_WAITING),
+            "draw": WorkPool("draw", threads=1, queue_limit=_DRAWINGS_WAITING),
+            "poll": WorkPool("poll", threads=1, queue_limit=0),
+        }
+        for name, pool in pools.items():
+            stack.callback(pool.close)
+            metrics.watch_queue(name, partial(getattr, pool, "in_flight"))
+        policy = fetch_policy(settings, max_bytes=settings.api_max_upload_bytes, attempts=_FETCH_ATTEMPTS)
+        fetcher = await stack.enter_async_context(open_fetcher(policy))
         cache = AnswerCache(entries=settings.api_cached_answers, redis_url=_redis_url(settings))
         stack.push_async_callback(cache.close)
         inference = Inference(settings, validator, cache, metrics)
@@ -114,7 +133,10 @@ async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> 
             validator=validator,
             inference=inference,
             request_log=request_log,
-            drawing=drawing,
+            fetcher=fetcher,
+            enhancing=pools["enhance"],
+            drawing=pools["draw"],
+            polling=pools["poll"],
             metrics=metrics,
             io_threads=threads,
         )

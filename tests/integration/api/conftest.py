@@ -96,6 +96,15 @@ class Served:
 
 
 @pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """Weights of a classifier whose answers are known; made in a process of its own, so that this one stays light."""
+    path = tmp_path_factory.mktemp("weights") / "colours.onnx"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from colour_model import *; write_colour_model(sys.argv[2])"
+    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(path)], check=True, timeout=120)
+    return path
+
+
+@pytest.fixture(scope="session")
 def start_server():
     """For fixtures that outlive a test: `server = start_server(home, IMGPIPE_API_WARM="true")`; close it at the end."""
     return Served

@@ -3,11 +3,9 @@
 import re
 import shutil
 import subprocess
-import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import httpx
@@ -29,15 +27,6 @@ def picture(status="opened", *, extension=".jpg", seed=0):
     image = np.full((96, 128, 3), COLOURS[status], np.uint8)
     image[:4, :4] = np.random.default_rng(seed).integers(0, 255, (4, 4, 3))
     return cv2.imencode(extension, image)[1].tobytes()
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """In a process of its own, so that this one stays light."""
-    path = tmp_path_factory.mktemp("weights") / "colours.onnx"
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from colour_model import *; write_colour_model(sys.argv[2])"
-    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(path)], check=True, timeout=120)
-    return path
 
 
 @pytest.fixture(scope="module")

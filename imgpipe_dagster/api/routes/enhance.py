@@ -1,0 +1,223 @@
+"""Enhancing one picture while its sender waits: from a URL or an upload to the picture, or to what became of it."""
+
+import hashlib
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
+
+from imgpipe_dagster.api.bodies import read_form
+from imgpipe_dagster.api.content import file_response
+from imgpipe_dagster.api.files import fetched, require_picture
+from imgpipe_dagster.api.gate import Scope
+from imgpipe_dagster.api.guard import Body, GuardedRoute, access
+from imgpipe_dagster.api.options import EnhanceOptions, overrides
+from imgpipe_dagster.api.problems import Code, Refusal
+from imgpipe_dagster.api.services import Services, services_of
+from imgpipe_dagster.configured import box_classes, enhancement_defaults, review_policy
+from imgpipe_dagster.imaging.background import Box, MethodUnavailableError
+from imgpipe_dagster.imaging.decode import decode_bgr
+from imgpipe_dagster.imaging.encode import OutputFormat
+from imgpipe_dagster.imaging.enhance import Enhanced, enhance
+from imgpipe_dagster.imaging.modes import EnhancementConfig, Mode
+from imgpipe_dagster.imaging.quality import Quality
+from imgpipe_dagster.imaging.verdict import judge_enhancement
+from imgpipe_dagster.store.base import ObjectNotFoundError
+from imgpipe_dagster.store.keys import result_key
+
+router = APIRouter(prefix="/api/v1/enhance", tags=["enhancement"], route_class=GuardedRoute)
+
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+_PICTURES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer as JSON; the picture itself where Accept asks for a picture.",
+        "content": {f"image/{kind}": _PICTURE for kind in OutputFormat},
+    }
+}
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "mode": {"type": "string", "enum": list(Mode)},
+                        "remove_background": {"type": "boolean"},
+                        "background_color": {"type": "string"},
+                        "target_size_kb": {"type": "number", "exclusiveMinimum": 0},
+                        "target_min_dimension": {"type": "integer"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+class EnhanceUrl(EnhanceOptions):
+    """A picture to fetch, and what to do to it."""
+
+    url: str = Field(max_length=4096, examples=["https://your-cloudfront.net/image.jpg"])
+
+
+class QualityScore(BaseModel):
+    """How good the product looks."""
+
+    score: float = Field(description="0 to 100, higher is better.")
+    components: dict[str, float]
+    issues: list[str]
+
+
+class StepMade(BaseModel):
+    """A change that was made."""
+
+    step: str
+    why: str
+
+
+class EnhancedPicture(BaseModel):
+    """What became of the picture."""
+
+    mode: Mode
+    before: QualityScore
+    after: QualityScore
+    qc_status: str = Field(description="auto_approved, or needs_review where a person should look.")
+    review_reasons: list[str]
+    steps: list[StepMade]
+    background_replaced: bool
+    width: int
+    height: int
+    byte_size: int
+    format: OutputFormat
+    sha256: str
+    enhanced_image_url: str = Field(description="Where the enhanced picture is.")
+
+
+@router.post("/url", response_model=EnhancedPicture, responses=_PICTURES)
+@access(Scope.WRITE, body=Body.JSON)
+async def enhance_url(request: Request, wanted: EnhanceUrl) -> Any:  # noqa: ANN401 - a picture or a description of it
+    """Fetch a picture and enhance it. Only addresses of the public internet are fetched from."""
+    services = services_of(request)
+    config = _config(services, wanted)
+    data = fetched(await services.fetcher.fetch(wanted.url))
+    return await _answer(request, services, data, config)
+
+
+@router.post("/upload", response_model=EnhancedPicture, responses=_PICTURES, openapi_extra=_FORM)
+@access(Scope.WRITE, body=Body.UPLOAD)
+async def enhance_upload(request: Request) -> Any:  # noqa: ANN401 - a picture or a description of it
+    """Enhance a picture that comes with the request."""
+    services = services_of(request)
+    upload, fields = await read_form(request, "file", max_bytes=services.settings.api_max_upload_bytes)
+    if upload is None or not upload.data:
+        raise Refusal(Code.INVALID_REQUEST, "The form has no picture in its field file.")
+    try:
+        wanted = EnhanceOptions.model_validate(fields)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    return await _answer(request, services, upload.data, _config(services, wanted))
+
+
+@router.get("/results/{sha256}.{extension}", response_class=Response)
+@access(Scope.READ)
+async def enhanced_result(
+    request: Request,
+    sha256: Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")],
+    extension: Annotated[str, PathParameter(pattern="^(jpg|png|webp)$")],
+) -> Response:
+    """A picture that was enhanced before."""
+    services = services_of(request)
+
+    async def load() -> bytes:
+        try:
+            return await services.in_thread(services.store.get, result_key(sha256, extension))
+        except ObjectNotFoundError as error:
+            raise Refusal(Code.NOT_FOUND, "There is no such picture.") from error
+
+    media_type = f"image/{'jpeg' if extension == 'jpg' else extension}"
+    return await file_response(request, load, etag=sha256, media_type=media_type, name=f"{sha256[:12]}.{extension}")
+
+
+def _config(services: Services, wanted: EnhanceOptions) -> EnhancementConfig:
+    try:
+        return enhancement_defaults(services.settings).overridden(overrides(wanted, services.settings))
+    except ValueError as error:
+        raise Refusal(Code.INVALID_REQUEST, str(error)) from error
+
+
+async def _answer(request: Request, services: Services, data: bytes, config: EnhancementConfig) -> Any:  # noqa: ANN401
+    try:
+        done = await services.enhancing.run(_enhance, services, data, config)
+    except MethodUnavailableError as error:
+        raise Refusal(Code.UNAVAILABLE, str(error)) from error
+    made = done.encoded.data
+    digest = hashlib.sha256(made).hexdigest()
+    extension = done.encoded.format.extension
+    await services.in_thread(services.store.put, result_key(digest, extension), made)
+    url = f"{router.prefix}/results/{digest}.{extension}"
+    verdict = judge_enhancement(
+        done.after.score,
+        done.review_reasons,
+        value=None,
+        image_id=0,
+        sha256=digest,
+        policy=review_policy(services.settings),
+    )
+    status = "auto_approved" if verdict.approved else "needs_review"
+    if _wants_picture(request):
+        headers = {
+            "Content-Location": url,
+            "X-Quality-Before": f"{done.before.score:.1f}",
+            "X-Quality-After": f"{done.after.score:.1f}",
+            "X-QC-Status": status,
+        }
+        return Response(made, media_type=f"image/{done.encoded.format}", headers=headers)
+    return EnhancedPicture(
+        mode=config.mode,
+        before=_quality(done.before),
+        after=_quality(done.after),
+        qc_status=status,
+        review_reasons=list(verdict.reasons),
+        steps=[StepMade(step=planned.step, why=planned.why) for planned in done.steps],
+        background_replaced=done.background_replaced,
+        width=done.size[0],
+        height=done.size[1],
+        byte_size=len(made),
+        format=done.encoded.format,
+        sha256=digest,
+        enhanced_image_url=url,
+    )
+
+
+def _enhance(services: Services, data: bytes, config: EnhancementConfig) -> Enhanced:
+    require_picture(services.validator, data)
+    return enhance(data, config, boxes=_boxes(services, data))
+
+
+def _boxes(services: Services, data: bytes) -> list[Box]:
+    """The detector's boxes that help to find the product, as in batches."""
+    classes = box_classes(services.settings)
+    if classes == []:
+        return []
+    least = services.settings.enhancement_box_confidence
+    image: np.ndarray = decode_bgr(data)
+    return [
+        (found.box.x1, found.box.y1, found.box.x2, found.box.y2)
+        for found in services.inference.find_objects(image)
+        if found.confidence >= least and (classes is None or found.class_name in classes)
+    ]
+
+
+def _wants_picture(request: Request) -> bool:
+    return request.headers.get("accept", "").strip().lower().startswith("image/")
+
+
+def _quality(quality: Quality) -> QualityScore:
+    components = {name: float(value) for name, value in vars(quality.components).items()}
+    return QualityScore(score=quality.score, components=components, issues=[str(issue) for issue in quality.issues])
