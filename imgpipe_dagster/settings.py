@@ -434,6 +434,13 @@ class Settings(BaseSettings):
     kafka_ssl_key_file: Path | None = Field(default=None, description="Its private key.")
     kafka_ssl_key_password: SecretStr | None = Field(default=None, description="Password of that key.")
 
+    retention_days: float = Field(
+        default=90,
+        ge=0,
+        description="What has had its time goes when it is older: see `imgpipe prune`. 0: nothing does.",
+    )
+    prune_cron: str = Field(default="17 3 * * *", description="When it goes, in cron's notation and UTC.")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What the CLI logs.")
 
     @field_validator("home")

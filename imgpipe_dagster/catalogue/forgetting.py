@@ -10,6 +10,7 @@ from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.references import IMAGE_KEYS, KEYS
 from imgpipe_dagster.catalogue.retention import OVER
 from imgpipe_dagster.catalogue.tables import BATCH_TABLES, ImageBatch, ProductImage, QcReviewLog, Sku, TempleImage
+from imgpipe_dagster.store.keys import STORED_SCHEME, stored_image_key
 
 
 class ImageBusyError(RuntimeError):
@@ -54,14 +55,16 @@ def forget_image(engine: Engine, image_id: int, remove_bytes: Callable[[Traces],
     """
 
     def forget(connection: Connection) -> Traces:
-        locked = sa.select(ProductImage.batch_key, ProductImage.sku_id).where(ProductImage.id == image_id)
+        locked = sa.select(ProductImage.batch_key, ProductImage.sku_id, ProductImage.image_url).where(
+            ProductImage.id == image_id
+        )
         row = connection.execute(locked.with_for_update()).first()
         if row is None:
             raise KeyError(image_id)
         state = connection.scalar(sa.select(ImageBatch.state).where(ImageBatch.batch_key == row.batch_key))
         if state is not None and state not in OVER:
             raise ImageBusyError(f"Image {image_id} is being processed in batch {row.batch_key}: wait for its end.")
-        traces = _traces(connection, image_id)
+        traces = _traces(connection, image_id, row.image_url)
         remove_bytes(traces)
         for table in BATCH_TABLES:
             connection.execute(sa.delete(table).where(table.image_id == image_id))  # type: ignore[attr-defined]
@@ -76,7 +79,7 @@ def forget_image(engine: Engine, image_id: int, remove_bytes: Callable[[Traces],
     return transact(engine, forget)
 
 
-def _traces(connection: Connection, image_id: int) -> Traces:
+def _traces(connection: Connection, image_id: int, url: str | None) -> Traces:
     batches: set[str] = set()
     for table in BATCH_TABLES:
         own = sa.select(table.batch_key).where(table.image_id == image_id)  # type: ignore[attr-defined]
@@ -84,6 +87,8 @@ def _traces(connection: Connection, image_id: int) -> Traces:
     keys: set[str] = set()
     for column in IMAGE_KEYS:
         keys.update(filter(None, connection.scalars(sa.select(column).where(column.class_.image_id == image_id))))
+    if url is not None and url.startswith(f"{STORED_SCHEME}:"):
+        keys.add(stored_image_key(url))
     shared = {key for key in keys if _is_shared(connection, key, image_id)}
     return Traces(image_id, tuple(sorted(batches)), tuple(sorted(keys - shared)), tuple(sorted(shared)))
 
@@ -97,4 +102,9 @@ def _is_shared(connection: Connection, key: str, image_id: int) -> bool:
             others = others.where(sa.or_(owner.is_(None), owner != image_id))
         if connection.scalar(others):
             return True
-    return False
+    if not key.startswith("images/"):
+        return False
+    named = sa.select(sa.literal(1)).where(
+        ProductImage.image_url == f"{STORED_SCHEME}:{key}", ProductImage.id != image_id
+    )
+    return connection.scalar(named.limit(1)) is not None

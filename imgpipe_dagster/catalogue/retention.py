@@ -54,6 +54,13 @@ def old_batches(engine: Engine, older_than_s: float, *, after: str | None = None
     return list(transact(engine, lambda connection: connection.scalars(query).all(), writes=False))
 
 
+def thinned_batches(engine: Engine, batch_keys: Sequence[str]) -> list[str]:
+    """Those of some batches that images have left, for a newer batch or for good: only they have superseded rows."""
+    left = sa.select(sa.func.count()).where(ProductImage.batch_key == ImageBatch.batch_key).scalar_subquery()
+    query = sa.select(ImageBatch.batch_key).where(ImageBatch.batch_key.in_(batch_keys), ImageBatch.image_count > left)
+    return list(transact(engine, lambda connection: connection.scalars(query).all(), writes=False))
+
+
 def remove_superseded(engine: Engine, batch_keys: Sequence[str], *, dry_run: bool) -> int:
     """Remove the rows of images that have moved to a newer batch and been answered there; how many there are.
 

@@ -153,6 +153,11 @@ def annotated_key(image_id: int, extension: str = "jpg") -> str:
     return f"annotated/{image_id}.{_extension(extension)}"
 
 
+def prefixes_of_image(image_id: int) -> tuple[str, ...]:
+    """Prefixes of all keys that an image's id is in: its report, and the pictures made of it."""
+    return f"metadata/{image_id}.json", f"annotated/{image_id}.", f"enhanced/{image_id}/"
+
+
 def training_key(temple_id: int | str, split: Literal["train", "test"], category: str, name: str) -> str:
     """Key of a training image: ``training/<temple_id>/<train|test>/<category>/<name>``."""
     return f"training/{safe_name(temple_id)}/{split}/{safe_name(category)}/{safe_name(name)}"

@@ -73,6 +73,14 @@ def test_sensors_and_which_of_them_run_from_the_start(defs, tmp_path):
     assert {sensor.default_status.value for sensor in configured.sensors} == {"RUNNING"}
 
 
+def test_the_daily_schedule_is_on_unless_everything_is_to_be_kept(defs, tmp_path):
+    (schedule,) = defs.schedules
+    assert (schedule.name, schedule.job_name, schedule.default_status.value) == ("daily_prune", "prune", "RUNNING")
+    keeping = build_defs(Settings(home=tmp_path, retention_days=0))
+    assert not keeping.schedules
+    assert "prune" not in {job.name for job in keeping.jobs}
+
+
 def test_every_asset_has_a_description_kinds_an_owner_and_its_partitions(defs):
     for spec in defs.resolve_all_asset_specs():
         assert spec.description, spec.key

@@ -18,7 +18,7 @@ from imgpipe_dagster import cli
 COMMANDS = [
     *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
     *(["run"], ["status"], ["retry"], ["poll"], ["kafka", "consume"], ["doctor"], ["models", "download"], ["demo"]),
-    *(["enhance"], ["score"], ["stale"], ["backfill"]),
+    *(["enhance"], ["score"], ["stale"], ["backfill"], ["prune"], ["forget"]),
     *(["enhancement-config", name] for name in ("set", "unset", "show")),
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
     *(["serve"], ["dashboard"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),

@@ -1,0 +1,197 @@
+"""Taking away what has had its time, and forgetting one image: catalogue, Dagster and store together. Decides nothing.
+
+What may go is decided in ``catalogue/retention.py``, ``catalogue/forgetting.py`` and ``store/sweeping.py``.
+"""
+
+import contextlib
+import datetime as dt
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+from sqlalchemy.engine import Engine
+
+from imgpipe_dagster.catalogue import idempotency
+from imgpipe_dagster.catalogue.forgetting import Traces, forget_image
+from imgpipe_dagster.catalogue.references import IMAGE_KEYS, references, stream_keys
+from imgpipe_dagster.catalogue.request_log import forget_addresses
+from imgpipe_dagster.catalogue.retention import (
+    old_batches,
+    remove_empty_batches,
+    remove_old_alerts,
+    remove_superseded,
+    thinned_batches,
+)
+from imgpipe_dagster.partitions import image_batches
+from imgpipe_dagster.store.base import ImageStore
+from imgpipe_dagster.store.keys import prefixes_of_image
+from imgpipe_dagster.store.sweeping import KeySet, missing, orphans
+
+ORPHAN_AGE = dt.timedelta(days=3)
+"""A younger object may belong to a run that has not written its rows yet; no run may take so long."""
+
+SAMPLE = 20
+PARTITION_TAG = "dagster/partition"
+
+_FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_RUNS = 100  # runs in one look
+_ANSWERS_KEPT = dt.timedelta(days=2)  # of requests that clients may repeat; they do so within a day
+
+
+@dataclass(frozen=True)
+class Age:
+    """How old what is to go.
+
+    Attributes:
+        days: Rows, partitions, event logs and alerts; more than 0.
+        address_days: IP addresses of requests.
+    """
+
+    days: float = 90
+    address_days: float = 30
+
+    def __post_init__(self) -> None:
+        if self.days <= 0:
+            raise ValueError(f"What is to go is older than {self.days} days: that would be everything.")
+
+    @property
+    def seconds(self) -> float:
+        """The days in seconds."""
+        return self.days * 86400
+
+
+@dataclass
+class PruneReport:
+    """What went, or would go.
+
+    Attributes:
+        rows: Rows of images that were answered again later.
+        batches: Batches that nothing belongs to any more.
+        partitions: Partitions that Dagster no longer lists; what counts in the catalogue stays.
+        runs: Runs of Dagster, with their event logs.
+        alerts: Alerts that somebody has got.
+        addresses: IP addresses of requests; not counted in a dry run.
+        orphans: Objects that no row points at.
+        orphan_bytes: Their size.
+        missing: Rows whose object is not in the store. They are told, not changed.
+        missing_sample: Some of those, as image and key.
+    """
+
+    rows: int = 0
+    batches: int = 0
+    partitions: int = 0
+    runs: int = 0
+    alerts: int = 0
+    addresses: int = 0
+    orphans: int = 0
+    orphan_bytes: int = 0
+    missing: int = 0
+    missing_sample: list[str] = field(default_factory=list)
+
+
+def prune(engine: Engine, store: ImageStore, instance: dg.DagsterInstance, age: Age, *, dry_run: bool) -> PruneReport:
+    """Take away what is older, in small transactions, so that runs go on beside it; it may be stopped at any time.
+
+    Never a row that counts, never an object that a row points at or that another program has put.
+
+    Args:
+        engine: The catalogue.
+        store: Where bytes live.
+        instance: Dagster's instance.
+        age: How old.
+        dry_run: Change nothing. What only the removal of rows would free is not counted then.
+    """
+    report = PruneReport()
+    known = set(instance.get_dynamic_partitions(str(image_batches.name)))
+    for keys in _pages(engine, age):
+        report.rows += remove_superseded(engine, thinned_batches(engine, keys), dry_run=dry_run)
+        report.batches += len(remove_empty_batches(engine, keys, dry_run=dry_run))
+        for key in known.intersection(keys):
+            report.partitions += 1
+            if not dry_run:
+                instance.delete_dynamic_partition(str(image_batches.name), key)
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=age.days)
+    report.runs = _remove_runs(
+        instance, dg.RunsFilter(statuses=_FINISHED, created_before=before, updated_before=before), dry_run=dry_run
+    )
+    report.alerts = remove_old_alerts(engine, age.seconds, dry_run=dry_run)
+    if not dry_run:
+        report.addresses = forget_addresses(engine, after_days=age.address_days)
+        idempotency.expire(engine, _ANSWERS_KEPT)
+    _sweep(engine, store, report, dry_run=dry_run)
+    return report
+
+
+def forget(engine: Engine, store: ImageStore, instance: dg.DagsterInstance, image_id: int) -> Traces:
+    """Remove every row, object and thumbnail of one image; what other images share with it stays.
+
+    Thumbnails are in the event logs of its batches' runs, which go as a whole.
+
+    Raises:
+        KeyError: there is no such image.
+        ImageBusyError: it is being processed.
+    """
+
+    def remove_bytes(traces: Traces) -> None:
+        kept = set(traces.shared_keys)
+        for key in traces.own_keys:
+            store.delete(key)
+        for prefix in prefixes_of_image(image_id):
+            for info in list(store.list(prefix)):
+                if info.key not in kept:
+                    store.delete(info.key)
+        for batch_key in traces.batch_keys:
+            runs = dg.RunsFilter(statuses=_FINISHED, tags={PARTITION_TAG: batch_key})
+            _remove_runs(instance, runs, dry_run=False)
+
+    return forget_image(engine, image_id, remove_bytes)
+
+
+def _pages(engine: Engine, age: Age) -> Iterator[list[str]]:
+    """The keys of all old batches, some at a time."""
+    last: str | None = None
+    while keys := old_batches(engine, age.seconds, after=last):
+        yield keys
+        last = keys[-1]
+
+
+def _remove_runs(instance: dg.DagsterInstance, which: dg.RunsFilter, *, dry_run: bool) -> int:
+    """Delete runs with their event logs and what they have printed; how many."""
+    if dry_run:
+        return instance.get_runs_count(which)
+    total = 0
+    while runs := instance.get_runs(which, limit=_RUNS):
+        for run in runs:
+            instance.delete_run(run.run_id)
+            _remove_files(instance, run.run_id)
+        total += len(runs)
+    return total
+
+
+def _remove_files(instance: dg.DagsterInstance, run_id: str) -> None:
+    """What ``delete_run`` leaves behind where Dagster keeps its storage in files."""
+    history = Path(instance.root_directory) / "history" / "runs"
+    for path in (history / f"{run_id}.db", history / f"{run_id}.db-wal", history / f"{run_id}.db-shm"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(Path(instance.storage_directory()) / run_id)
+
+
+def _sweep(engine: Engine, store: ImageStore, report: PruneReport, *, dry_run: bool) -> None:
+    """Delete orphans, and tell which rows have lost their object."""
+    limit = dt.datetime.now(dt.UTC) - ORPHAN_AGE
+    for info in orphans(store, KeySet(references(engine)), limit):
+        if dry_run or store.delete_if_older(info.key, limit):
+            report.orphans += 1
+            report.orphan_bytes += info.size
+    present = KeySet(info.key for info in store.list())
+    lost = {
+        key: image_id
+        for column in IMAGE_KEYS
+        for image_id, key in missing(stream_keys(engine, column), present)
+        if not store.exists(key)  # put since
+    }
+    report.missing = len(lost)
+    report.missing_sample = [f"image {image_id}: {key}" for key, image_id in list(lost.items())[:SAMPLE]]

@@ -1,0 +1,41 @@
+"""What happens every day: retention. What goes and what stays is decided below, in ``pruning.py``."""
+
+from dataclasses import asdict
+
+import dagster as dg
+
+from imgpipe_dagster.pruning import Age, prune
+from imgpipe_dagster.resources.database import DatabaseResource
+from imgpipe_dagster.resources.image_store import ImageStoreResource
+
+
+def build_prune_job(age: Age) -> dg.JobDefinition:
+    """The job that takes away what is older."""
+
+    @dg.op(name="prune", description="Superseded rows, old partitions and event logs, old alerts, orphaned objects.")
+    def prune_op(context: dg.OpExecutionContext, database: DatabaseResource, image_store: ImageStoreResource) -> None:
+        report = prune(database.engine, image_store.store, context.instance, age, dry_run=False)
+        context.add_output_metadata(asdict(report))
+
+    @dg.job(
+        name="prune",
+        description="Takes away what has had its time; nothing that counts. The same as `imgpipe prune`.",
+        executor_def=dg.in_process_executor,
+        tags={"dagster/max_retries": "0", "dagster/priority": "-20", "dagster/max_runtime": "86400"},
+    )
+    def prune_job() -> None:
+        prune_op()
+
+    return prune_job
+
+
+def build_prune_schedule(job: dg.JobDefinition, cron: str) -> dg.ScheduleDefinition:
+    """Once a day, from the start."""
+    return dg.ScheduleDefinition(
+        name="daily_prune",
+        job=job,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Retention: IMGPIPE_RETENTION_DAYS, IMGPIPE_PRUNE_CRON.",
+    )
