@@ -17,7 +17,7 @@ from imgpipe_dagster.imaging.profiles import RuleResult, check_profile
 from imgpipe_dagster.imaging.quality import Issue, Quality, estimate_noise, score
 
 WORSE = 2.0
-_TOO_BLURRED = 0.5
+_TOO_BLURRED = 0.67
 """By so much a score may fall before a person has to look."""
 
 

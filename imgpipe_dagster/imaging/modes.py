@@ -246,7 +246,7 @@ def _plan_from_quality(
             f"exposure {parts.exposure:.2f}, contrast {parts.contrast:.2f}",
         ),
         (Step.UPSCALE, longer < config.min_dimension, f"{longer} px is under {config.min_dimension}"),
-        (Step.SHARPEN, parts.sharpness < 0.8, f"edges blurred by {quality.blur_px:.1f} px"),
+        (Step.SHARPEN, parts.sharpness < 0.89, f"edges blurred by {quality.blur_px:.1f} px"),
         (Step.STANDARDIZE, config.profile is not None, f"profile {config.profile}"),
     )
     return [PlannedStep(step, why) for step, needed, why in reasons if needed]

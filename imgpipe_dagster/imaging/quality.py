@@ -12,10 +12,12 @@ import numpy as np
 
 # The product is judged as on a page that shows it this large; a smaller one is not enlarged, its blur counts more.
 _VIEW_SIDE = 720
-_WEIGHTS = {"sharpness": 0.8, "exposure": 0.5, "contrast": 0.25, "noise": 0.85, "resolution": 0.35, "compression": 0.45}
+_WEIGHTS = {"sharpness": 0.8, "exposure": 0.5, "contrast": 0.25, "noise": 0.85, "resolution": 0.4, "compression": 0.45}
 _ISSUE_BELOW = 0.7
 _NO_EDGES = 144.0
-_INVISIBLE_NOISE = 0.7
+_INVISIBLE_NOISE = 0.5
+_RAMP = 0.25
+_STRONGEST_STEP = 1500.0
 # Luminance quantisation of JPEG at quality 50 (ITU-T T.81, table K.1): the frequencies in which steps are looked for.
 _JPEG_STEPS = {
     (0, 1): 11,
@@ -105,7 +107,7 @@ def score(image: np.ndarray, mask: np.ndarray | None = None) -> Quality:
     variance = _blur_variance(view, noise_sigma) * max(1.0, _VIEW_SIDE / side) ** 2
     dark, light, contrast, brightness = _tones(picture, inside)
     components = Components(
-        sharpness=1 / (1 + variance / 5),
+        sharpness=1 / (1 + variance / 10),
         exposure=min(dark, light),
         contrast=contrast,
         noise=1 / (1 + max(0.0, noise_sigma - _INVISIBLE_NOISE) / 7),
@@ -187,7 +189,9 @@ def _blur_variance(view: _View, noise_sigma: float) -> float:
         return _NO_EDGES
     # So many by area and not by rank: noise adds weak ridges without end.
     count = min(strength.size, max(20, np.count_nonzero(view.mask) // 250))
-    strong = strength >= max(np.partition(strength, -count)[-count], 1.0)
+    ranked = np.partition(strength, -count)[-count:]
+    # Strong JPEG compression leaves ramps inside its blocks, weak beside any edge of the product.
+    strong = strength >= max(ranked.min(), _RAMP * np.sort(ranked)[-20:].mean(), 1.0)
     # White noise of s has the gradient s/sqrt(4π) per pixel after a blur of 1.
     clean = np.sqrt(np.maximum(fine[ridge][strong] ** 2 - noise_sigma**2 / (4 * np.pi), 0))
     ratio = float(np.median(clean / strength[strong]))
@@ -235,10 +239,30 @@ def _ramp(value: float, low: float, high: float) -> float:
 
 def _compression(picture: np.ndarray, inside: np.ndarray, origin: tuple[int, int]) -> float:
     """How much survived JPEG: 1 for none, 0.69 at quality 50."""
-    blocks = _blocks(cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_BGR2GRAY), inside, origin)
+    grey = cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_BGR2GRAY)
+    blocks = _blocks(grey, inside, origin)
     if len(blocks) == 0:
         return 1.0
-    return 1 / (1 + (_quantisation(blocks) / 150) ** 2)
+    step = _quantisation(blocks)
+    if step == 0 and _blockiness(grey, inside, origin) > 0.02:  # so strong that hardly a coefficient is left
+        step = _STRONGEST_STEP
+    return 1 / (1 + (step / 130) ** 3)
+
+
+def _blockiness(grey: np.ndarray, inside: np.ndarray, origin: tuple[int, int]) -> float:
+    """How much more often flat surfaces meet in a step at the borders of JPEG's blocks than elsewhere, 0…1."""
+    shares = []
+    for values, valid, start in ((grey, inside, origin[0]), (grey.T, inside.T, origin[1])):
+        change = np.abs(np.diff(values, axis=1))
+        usable = valid[:, 1:] & valid[:, :-1]
+        flat = change < 1
+        step = np.zeros_like(usable)
+        step[:, 1:-1] = (change[:, 1:-1] > 3) & flat[:, :-2] & flat[:, 2:]
+        steps, places = (step & usable).sum(0), usable.sum(0)
+        phase = (np.arange(change.shape[1]) + start + 1) % 8
+        rates = [steps[phase == at].sum() / max(1, places[phase == at].sum()) for at in range(8)]
+        shares.append(rates[0] - float(np.median(rates)))
+    return float(np.mean(shares))
 
 
 def _blocks(grey: np.ndarray, inside: np.ndarray, origin: tuple[int, int]) -> np.ndarray:
