@@ -9,7 +9,9 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -286,11 +288,25 @@ def _rembg_alpha(image: np.ndarray, model: str) -> np.ndarray:
         raise MethodUnavailableError(
             "The background method rembg needs its package: pip install 'imgpipe-dagster[rembg]'"
         ) from error
-    if model.endswith(".onnx"):
-        if not Path(model).is_file():
-            raise MethodUnavailableError(f"There is no rembg model file {model}")
-        session = rembg.new_session("u2net_custom", model_path=model)
-    else:
-        session = rembg.new_session(model)
-    mask = rembg.remove(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), session=session, only_mask=True)
+    mask = rembg.remove(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), session=_rembg_session(rembg, model), only_mask=True)
     return np.asarray(mask, np.uint8)
+
+
+@lru_cache(maxsize=2)
+def _rembg_session(rembg: ModuleType, model: str) -> object:
+    """A loaded model; the name is never left to the library, whose own default is not free for commercial use."""
+    if not model.endswith(".onnx"):
+        return rembg.new_session(model)
+    if not Path(model).is_file():
+        raise MethodUnavailableError(f"There is no rembg model file {model}")
+    custom = importlib.import_module("rembg.sessions.u2net_custom").U2netCustomSession
+
+    class LocalModel(custom):
+        """A file of the operator's choice; the library takes only those of its own folder."""
+
+        @classmethod
+        def download_models(cls, *_: object, **__: object) -> str:
+            return model
+
+    options = importlib.import_module("onnxruntime").SessionOptions()
+    return LocalModel("u2net_custom", options, model_path=model)

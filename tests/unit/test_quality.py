@@ -59,7 +59,9 @@ def test_whitening_the_background_hardly_moves_the_score(products: list[ProductP
         assert abs(before - after) < 2
 
 
-@pytest.mark.parametrize("size", [(960, 960), (640, 640), (400, 700), (800, 600)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(
+    "size", [(960, 960), (640, 640), (400, 700), (800, 600)], ids=lambda size: f"{size[0]}x{size[1]}"
+)
 def test_clean_products_score_above_75(size: tuple[int, int]):
     clean = [render_product(seed, width=size[0], height=size[1]) for seed in SEEDS]
     assert np.mean([score(product.image, product.alpha).score > 75 for product in clean]) >= 0.9
