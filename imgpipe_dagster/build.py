@@ -37,6 +37,7 @@ from imgpipe_dagster.sensors.kafka_source import build_kafka_source_sensor
 from imgpipe_dagster.sensors.new_images import AttemptLimits, build_new_images_sensor
 from imgpipe_dagster.sensors.sql_source import build_sql_source_sensor
 from imgpipe_dagster.sensors.temple_training import build_temple_training_sensor
+from imgpipe_dagster.sensors.training_jobs import build_training_jobs_sensor
 from imgpipe_dagster.settings import (
     DATABASE_URL_VARIABLE,
     KAFKA_SASL_PASSWORD_VARIABLE,
@@ -90,6 +91,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
             ),
             build_sql_source_sensor(settings.sql_source_query, settings.sql_source_interval_s),
             build_temple_training_sensor(training, settings.temple_retrain_after),
+            build_training_jobs_sensor(training),
         ],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,  # backfills from the UI run outside the jobs and take this one

@@ -17,7 +17,7 @@ from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.middleware import REQUEST_ID_HEADER, LingeringClose, RequestContext
 from imgpipe_dagster.api.openapi import describe
 from imgpipe_dagster.api.problems import Code, Refusal, error_response
-from imgpipe_dagster.api.routes import batches, classify, docs, enhance, health, images, images_script, qc
+from imgpipe_dagster.api.routes import batches, classify, docs, enhance, health, images, images_script, qc, temples
 from imgpipe_dagster.api.services import open_services
 from imgpipe_dagster.catalogue.engine import is_transient
 from imgpipe_dagster.settings import Settings
@@ -51,7 +51,7 @@ def create_app(settings: Settings, *, warm: bool = False) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (enhance, batches, qc, images, classify, images_script, health, docs):
+    for module in (enhance, batches, qc, images, classify, temples, images_script, health, docs):
         app.include_router(module.router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign] - as FastAPI's documentation says
     app.add_exception_handler(HTTPException, _on_http_exception)

@@ -20,6 +20,7 @@ from imgpipe_dagster.settings import Settings
 E = TypeVar("E", bound=Callable[..., Any])
 
 _ACCESS = "imgpipe_access"
+_IMAGES_OF_A_REQUEST = 3  # of the largest size, in base64 two
 _SECURED = {"security": [{"key": []}, {"bearer": []}]}
 SECURITY_SCHEMES = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -34,6 +35,7 @@ class Body(Enum):
     NONE = auto()
     JSON = auto()
     OLD_JSON = auto()  # the older systems' clients do not always say that it is JSON
+    OLD_IMAGES = auto()  # JSON with images in it, in base64
     UPLOAD = auto()  # a form with one image file
 
     def limit(self, settings: Settings) -> int:
@@ -43,6 +45,8 @@ class Body(Enum):
                 return 0
             case Body.JSON | Body.OLD_JSON:
                 return settings.api_max_json_bytes
+            case Body.OLD_IMAGES:
+                return _IMAGES_OF_A_REQUEST * settings.api_max_upload_bytes
             case Body.UPLOAD:
                 return settings.api_max_upload_bytes + FORM_OVERHEAD
 
@@ -55,18 +59,26 @@ class Access:
         scope: What a key or token must allow; None for everybody.
         body: What body it takes.
         is_old_path: It is a path of one of the older systems, which open networks reach without a key.
+        deadline_s: The time for a request, of the settings; None for the usual one.
     """
 
     scope: Scope | None
     body: Body = Body.NONE
     is_old_path: bool = False
+    deadline_s: Callable[[Settings], float] | None = None
 
 
-def access(scope: Scope | None, *, body: Body = Body.NONE, is_old_path: bool = False) -> Callable[[E], E]:
+def access(
+    scope: Scope | None,
+    *,
+    body: Body = Body.NONE,
+    is_old_path: bool = False,
+    deadline_s: Callable[[Settings], float] | None = None,
+) -> Callable[[E], E]:
     """State the guards of a path: a decorator between the router's and the function."""
 
     def attach(endpoint: E) -> E:
-        setattr(endpoint, _ACCESS, Access(scope, body, is_old_path))
+        setattr(endpoint, _ACCESS, Access(scope, body, is_old_path, deadline_s))
         return endpoint
 
     return attach
@@ -94,6 +106,8 @@ class GuardedRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             services = services_of(request)
             limit_s = services.settings.api_deadline_s
+            if guards.deadline_s is not None:
+                limit_s = guards.deadline_s(services.settings)
             body = CountedBody(request, guards.body.limit(services.settings))
             deadline = asyncio.timeout(limit_s)
             try:
@@ -102,7 +116,7 @@ class GuardedRoute(APIRoute):
                     caller = await _admit(services, request, guards)
                     if guards.body is Body.JSON:
                         require_json(request)
-                    elif guards.body is Body.OLD_JSON:
+                    elif guards.body in (Body.OLD_JSON, Body.OLD_IMAGES):
                         take_as_json(request)
                     counted = Request(request.scope, body.receive)
                     if idempotency.concerns(request):

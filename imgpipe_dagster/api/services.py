@@ -20,6 +20,7 @@ from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.problems import Refusal
 from imgpipe_dagster.api.rates import RateLimiter
 from imgpipe_dagster.api.request_log import RequestLog, open_request_log
+from imgpipe_dagster.api.temple_cache import TempleClassifiers
 from imgpipe_dagster.api.tokens import TokenVerifier
 from imgpipe_dagster.api.work import WorkPool
 from imgpipe_dagster.catalogue.api_keys import any_key_is_active, find_key, user_id_of
@@ -62,6 +63,8 @@ class Services:
         enhancing: For pictures that are enhanced on request.
         drawing: For pictures that are drawn on request.
         polling: For reading the sources: one reading at a time.
+        predicting: For pictures that temples' models look at.
+        temple_classifiers: Those models.
         metrics: The figures of this process.
         loading: Set while the models are loaded at the start: the process is not ready yet.
         draining: Set when the process is about to end: it is alive, and no longer ready.
@@ -78,6 +81,8 @@ class Services:
     enhancing: WorkPool
     drawing: WorkPool
     polling: WorkPool
+    predicting: WorkPool
+    temple_classifiers: TempleClassifiers
     metrics: Metrics
     io_threads: ThreadPoolExecutor
     loading: bool = False
@@ -112,6 +117,7 @@ async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> 
             "enhance": WorkPool("enhance", threads=processors(), queue_limit=_ENHANCEMENTS_WAITING),
             "draw": WorkPool("draw", threads=1, queue_limit=_DRAWINGS_WAITING),
             "poll": WorkPool("poll", threads=1, queue_limit=0),
+            "predict": WorkPool("predict", threads=STREAMS, queue_limit=settings.api_queue_limit),
         }
         for name, pool in pools.items():
             stack.callback(pool.close)
@@ -137,6 +143,8 @@ async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> 
             enhancing=pools["enhance"],
             drawing=pools["draw"],
             polling=pools["poll"],
+            predicting=pools["predict"],
+            temple_classifiers=TempleClassifiers(),
             metrics=metrics,
             io_threads=threads,
         )

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from imgpipe_dagster.assets.common import OWNERS, check_result
 from imgpipe_dagster.assets.temple_metadata import model_metadata, training_set_metadata
+from imgpipe_dagster.catalogue.jobs import following_training
 from imgpipe_dagster.catalogue.temple_images import training_set
 from imgpipe_dagster.models.temple_report import TestReport
 from imgpipe_dagster.partitions import temple_of_partition, temples
@@ -29,6 +30,7 @@ class TrainingConfig(dg.Config):
     """How a model is to be made."""
 
     forceful: bool = Field(default=True, description="Train although the temple has a model; the better one serves.")
+    job_id: str | None = Field(default=None, description="The row of processing_jobs that asked for it, if one did.")
 
 
 @dg.asset(
@@ -93,15 +95,17 @@ def temple_models(
     temple_trainer: TempleTrainerResource,
 ) -> dg.MaterializeResult:
     """Models of a temple, a version for each training, for ever. It serves if it is not worse on the frozen test."""
-    made = make_model(
-        database.engine,
-        image_store.store,
-        temple_of_partition(context.partition_key),
-        temple_trainer.settings,
-        temple_trainer.logs,
-        forceful=config.forceful,
-        by=f"run {context.run_id[:8]}",
-    )
+    with following_training(database.engine, config.job_id) as note_stage:
+        made = make_model(
+            database.engine,
+            image_store.store,
+            temple_of_partition(context.partition_key),
+            temple_trainer.settings,
+            temple_trainer.logs,
+            forceful=config.forceful,
+            by=f"run {context.run_id[:8]}",
+            on_stage=note_stage,
+        )
     failures = {
         "champion_is_as_registered": count_damaged_files(database, image_store, made.version.temple_id),
         "false_alarms_are_rare": excess_alarms(made.report),

@@ -7,7 +7,8 @@ an image; an image that a retry or an interruption moves to another batch goes o
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -319,6 +320,72 @@ def note_progress(engine: Engine, job_id: str, progress: JobProgress, *, is_done
         }
     keep = sa.update(ProcessingJob).where(ProcessingJob.job_id == job_id, ProcessingJob.status.in_(_OPEN))
     transact(engine, lambda connection: connection.execute(keep.values(**values)))
+
+
+def create_training_job(engine: Engine, temple_id: str, *, forceful: bool, by: str) -> Job:
+    """Ask for the training of a temple's model."""
+    job_id = str(uuid.uuid4())
+    asked = {"temple_id": temple_id, "forceful": forceful, "by": by, "stages": []}
+    row = {"job_id": job_id, "kind": JobKind.TRAIN.value, "parameters": asked}
+    transact(engine, lambda connection: connection.execute(sa.insert(ProcessingJob), [row]), retry_for_s=_LOOK_FOR_S)
+    job = get_job(engine, job_id)
+    if job is None:
+        raise NothingToDoError("The job was deleted as it was made.")
+    return job
+
+
+@contextmanager
+def following_training(engine: Engine, job_id: str | None) -> Iterator[Callable[[str], None]]:
+    """Keep in a job's row how its training goes while the block runs: that it began, its stages, how it ended.
+
+    Args:
+        engine: The catalogue.
+        job_id: The job; None for a training that nobody waits for.
+
+    Yields:
+        What is to be told of each stage that is done.
+    """
+    if job_id is None:
+        yield lambda _stage: None
+        return
+    _change_training(engine, job_id, status=ImageStatus.PROCESSING, started_at=utc_now())
+
+    def note_stage(stage: str) -> None:
+        _change_training(engine, job_id, stage=stage)
+
+    try:
+        yield note_stage
+    except Exception as error:
+        end_training(engine, job_id, error=str(error) or type(error).__name__)
+        raise
+    end_training(engine, job_id, error=None)
+
+
+def end_training(engine: Engine, job_id: str, *, error: str | None) -> None:
+    """Note that a training is over, if that was not noted before.
+
+    Args:
+        engine: The catalogue.
+        job_id: The job.
+        error: Why there is no model; None if there is one.
+    """
+    status = ImageStatus.COMPLETED if error is None else ImageStatus.FAILED
+    _change_training(engine, job_id, status=status, error=error, completed_at=utc_now())
+
+
+def _change_training(engine: Engine, job_id: str, *, stage: str | None = None, **values: Any) -> None:  # noqa: ANN401 - columns
+    which = sa.and_(ProcessingJob.job_id == job_id, ProcessingJob.status.in_(_OPEN))
+
+    def change(connection: Connection) -> None:
+        known = connection.execute(sa.select(ProcessingJob.parameters).where(which).with_for_update()).first()
+        if known is None:
+            return
+        if stage is not None:
+            asked = known.parameters or {}
+            values["parameters"] = {**asked, "stages": [*asked.get("stages", ()), stage]}
+        connection.execute(sa.update(ProcessingJob).where(which).values(**values))
+
+    transact(engine, change)
 
 
 _WAITS, _IN_WORK, _DONE, _FAILED = "waits", "in_work", "done", "failed"

@@ -66,7 +66,7 @@ def test_checks(defs):
 def test_sensors_and_which_of_them_run_from_the_start(defs, tmp_path):
     on = {sensor.name: sensor.default_status.value for sensor in defs.sensors}
     own = ["alerts_sensor", "feeds_sensor", "jobs_sensor", "new_images_sensor", "run_failures_sensor"]
-    own.append("temple_training_sensor")
+    own += ["temple_training_sensor", "training_jobs_sensor"]
     assert on == dict.fromkeys(own, "RUNNING") | {"sql_source_sensor": "STOPPED", "kafka_source_sensor": "STOPPED"}
     sources = {"sql_source_query": "SELECT 1", "kafka_bootstrap_servers": "localhost", "kafka_topic": "images"}
     configured = build_defs(Settings(home=tmp_path, **sources))
