@@ -37,6 +37,7 @@ from imgpipe_dagster.catalogue.tables import (
     ApiKey,
     BatchState,
     Claimant,
+    Classification,
     DetectedImage,
     Detection,
     EnhancedImage,
@@ -227,9 +228,11 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
                 mine,
                 ProductImage.qc_status == QcStatus.REJECTED,
             )
-            name = (
-                ProductImage.batch_key + ":" + sa.cast(ProductImage.id, sa.String(20)) + ":" + sa.cast(n, sa.String(4))
-            )
+            name = ProductImage.batch_key + ":" + sa.cast(ProductImage.id, sa.String(20))
+            whole = {"classification_id": name + ":bottle_status", "detection_id": None, "classifier": "bottle_status"}
+            found = {"class_name": _status(ProductImage.id), "confidence_score": 0.9, "model_version": MODEL}
+            insert(connection, Classification, {**image, **whole, **found}, ProductImage.__table__, mine)
+            name = name + ":" + sa.cast(n, sa.String(4))
             box = {"class_id": n % 3, "class_name": _class(n), "confidence": 0.5, "x1": 1, "y1": 1, "x2": 9, "y2": 9}
             boxes = ProductImage.__table__.join(_numbers(engine, 1, max(1, box_count // claimed)), sa.true())
             insert(connection, Detection, {**image, **box, "detection_id": name, "model_version": MODEL}, boxes, mine)
@@ -367,6 +370,7 @@ def _api_calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
 def pages() -> dict[str, sa.Select[Any]]:
     """What lists and detail pages ask for: fifty rows after a cursor, by what people filter."""
     image, boxes, answers = ProductImage, _view(Detection), _view(ImagePrediction)
+    classes = _view(Classification)
     after = sa.select(image).where(image.id > 1000).order_by(image.id).limit(50)
     return {
         "images": after,
@@ -380,6 +384,11 @@ def pages() -> dict[str, sa.Select[Any]]:
         "boxes by class": sa.select(boxes)
         .where(boxes.c.class_name == "can", boxes.c.image_id > 1000)
         .order_by(boxes.c.image_id)
+        .limit(50),
+        "classifications of an image": sa.select(classes).where(classes.c.image_id == 1001),
+        "opened bottles": sa.select(classes)
+        .where(classes.c.classifier == "bottle_status", classes.c.class_name == "opened", classes.c.image_id > 1000)
+        .order_by(classes.c.image_id)
         .limit(50),
         "answers of 50 images": sa.select(answers).where(answers.c.image_id.in_(range(1001, 1051))),
         "answers by top class": sa.select(answers)
@@ -489,6 +498,10 @@ def _named(name: Any, number: Any) -> sa.ColumnElement[str]:
 
 def _class(number: Any) -> sa.ColumnElement[str]:
     return sa.case((number % 3 == 0, "bottle"), (number % 3 == 1, "can"), else_="gap")
+
+
+def _status(number: Any) -> sa.ColumnElement[str]:
+    return sa.case((number % 100 == 0, "opened"), (number % 2 == 0, "closed"), else_="background")
 
 
 def _view(table: Any) -> sa.FromClause:

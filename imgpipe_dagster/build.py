@@ -15,6 +15,7 @@ from imgpipe_dagster.catalogue.batches import BatchLimits
 from imgpipe_dagster.configured import background, box_classes
 from imgpipe_dagster.jobs import ANALYSE_ASSETS, ENHANCE_ASSETS, TRAINING_ASSETS, analyse, enhance, training
 from imgpipe_dagster.pruning import Age
+from imgpipe_dagster.resources.classifier import ClassifierResource
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.detector import DetectorResource
 from imgpipe_dagster.resources.enhancer import EnhancerResource, ReviewPolicyResource
@@ -182,6 +183,14 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             threshold=settings.auto_approve_threshold,
             high_value=settings.high_value_threshold,
             audit_share=settings.audit_share,
+        ),
+        "classifier": ClassifierResource(
+            weights=settings.bottle_weights,
+            cache_dir=str(settings.home / "models"),
+            sha256=settings.bottle_sha256,
+            crop_classes=settings.bottle_crop_classes,
+            precision=settings.bottle_precision,
+            device=settings.bottle_device,
         ),
         "temple_trainer": temple_trainer(settings),
     }

@@ -28,8 +28,8 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Run every check; none raises."""
-    checks: list[Callable[[Settings], Finding]] = [_python, _opencv, _disk, _catalogue, _store, check_weights, _alerts]
-    return [check(settings) for check in checks]
+    checks: list[Callable[[Settings], Finding]] = [_python, _opencv, _disk, _catalogue, _store, _alerts]
+    return [*(check(settings) for check in checks), *check_weights(settings)]
 
 
 def _python(_settings: Settings) -> Finding:
@@ -113,19 +113,26 @@ def _alerts(settings: Settings) -> Finding:
     return Finding("Alerts", True, f"mail is set up; {waiting} alerts wait")
 
 
-def check_weights(settings: Settings) -> Finding:
-    """Whether the detector's weights are there and are those that the settings pin."""
+def check_weights(settings: Settings) -> list[Finding]:
+    """For each model that a batch needs: whether its weights are there and are those that the settings pin."""
+    return [
+        _weights(settings, "Detector", "IMGPIPE_DETECTOR", settings.detector_weights, settings.detector_sha256),
+        _weights(settings, "Bottle classifier", "IMGPIPE_BOTTLE", settings.bottle_weights, settings.bottle_sha256),
+    ]
+
+
+def _weights(settings: Settings, what: str, variable: str, weights: str, sha256: str | None) -> Finding:
     from imgpipe_dagster.models.weights import WeightsError, find_weights, sha256_of
 
-    advice = "Set IMGPIPE_DETECTOR_WEIGHTS, or: imgpipe models download NAME"
+    advice = f"Set {variable}_WEIGHTS, or: imgpipe models download NAME"
     try:
-        found = find_weights(settings.detector_weights, settings.home / "models")
+        found = find_weights(weights, settings.home / "models")
         digest = sha256_of(found)
     except (WeightsError, OSError) as error:
-        return Finding("Detector", False, str(error), advice)
-    if settings.detector_sha256 not in (None, digest):
-        return Finding("Detector", False, f"{found} has the SHA-256 {digest}", "Correct IMGPIPE_DETECTOR_SHA256.")
-    return Finding("Detector", True, str(found))
+        return Finding(what, False, str(error), advice)
+    if sha256 is not None and sha256.lower() != digest:
+        return Finding(what, False, f"{found} has the SHA-256 {digest}", f"Correct {variable}_SHA256.")
+    return Finding(what, True, str(found))
 
 
 def _existing(path: Path) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from imgpipe_dagster.alerts.watch import FEED_CHECKS
+from imgpipe_dagster.assets.classifications import classifications
 from imgpipe_dagster.assets.detections import detections
 from imgpipe_dagster.assets.enhancement import enhanced_images, published_enhancements
 from imgpipe_dagster.assets.ingest import raw_images, validated_images
@@ -11,7 +12,15 @@ from imgpipe_dagster.assets.temple_models import temple_models, temple_training_
 from imgpipe_dagster.partitions import image_batches, temples
 
 JOB_TAG = "imgpipe/job"
-ANALYSE_ASSETS = [raw_images, validated_images, detections, image_predictions, metadata_reports, published_predictions]
+ANALYSE_ASSETS = [
+    raw_images,
+    validated_images,
+    detections,
+    classifications,
+    image_predictions,
+    metadata_reports,
+    published_predictions,
+]
 ENHANCE_ASSETS = [enhanced_images, published_enhancements]
 TRAINING_ASSETS = [temple_training_sets, temple_models]
 

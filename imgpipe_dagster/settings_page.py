@@ -1,5 +1,6 @@
 """``python -m imgpipe_dagster.settings_page > docs/settings.md``: the page of all settings, made from the class."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def _default(field: FieldInfo) -> str:
         return ""
     if str(value) in {str(DEMO_WEIGHTS), str(DEMO_BOTTLE_WEIGHTS)}:  # a path of this machine
         return "the demo model"
+    if isinstance(value, list):
+        return f"`{json.dumps(value)}`"
     return f"`{value.as_posix() if isinstance(value, Path) else value}`"
 
 

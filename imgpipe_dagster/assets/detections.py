@@ -1,6 +1,5 @@
 """The detection stage: which objects a detector finds in the valid images of a batch."""
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
+from imgpipe_dagster.assets.sheets import TILE_HEIGHT, TILE_WIDTH, ContactSheet
 from imgpipe_dagster.catalogue.frames import replace_batch
-from imgpipe_dagster.imaging.draw import Caption, annotated_tile, class_legend, contact_sheet, to_data_uri
+from imgpipe_dagster.imaging.draw import annotated_tile
 from imgpipe_dagster.models.detector import Boxes, Detector
 from imgpipe_dagster.partitions import image_batches
 from imgpipe_dagster.resources.database import DatabaseResource
@@ -18,10 +18,6 @@ from imgpipe_dagster.resources.detector import DetectorResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.store.streaming import read_all
-
-SHEET_TILES = 12  # more would be too small to read in 20 KB
-TILE_WIDTH, TILE_HEIGHT = 320, 240
-SHEET_BYTES = 20_000
 
 DETECTION_COLUMNS = [
     "detection_id",
@@ -86,7 +82,7 @@ def detections(
     """Objects in the valid images of one batch."""
     valid = validated_images[validated_images["reason"].isna()]
     progress = Progress(context, database.engine, len(valid))
-    sheet = ContactSheet(valid["image_id"].head(SHEET_TILES))
+    sheet = ContactSheet(valid["image_id"], "Annotated images")
     with detector.open() as model:
         images, boxes = detect_images(model, context.partition_key, valid, image_store.store, progress, sheet)
     metadata = detection_metadata(images, boxes, progress)
@@ -122,33 +118,6 @@ def detections(
             replace_batch(database.engine, name, context.partition_key, frame)
 
 
-class ContactSheet:
-    """Thumbnails of some images with their boxes, drawn while the images are decoded anyway."""
-
-    def __init__(self, image_ids: pd.Series) -> None:
-        self._wanted = {int(image_id) for image_id in image_ids}
-        self._tiles: dict[int, tuple[np.ndarray, Caption]] = {}
-        self._names: dict[int, str] = {}
-        self._lock = threading.Lock()
-
-    def add(self, image_id: int, image: np.ndarray, boxes: Boxes, names: dict[int, str]) -> None:
-        """Draw one image, if it is among those wanted. Called from the detector's threads."""
-        if image_id in self._wanted:
-            size = {"width": TILE_WIDTH, "height": TILE_HEIGHT}
-            tile = annotated_tile(image, boxes.xyxy, boxes.class_id, label=f"#{image_id}", **size)
-            with self._lock:
-                self._tiles[image_id] = tile
-                self._names.update((class_id, names[class_id]) for class_id in set(boxes.class_id.tolist()))
-
-    def markdown(self) -> dg.MarkdownMetadataValue:
-        """The sheet as an inline picture of about 20 KB."""
-        if not self._tiles:
-            return dg.MetadataValue.md("No valid image in this batch.")
-        tiles = [self._tiles[image_id] for image_id in sorted(self._tiles)]
-        jpeg = contact_sheet(tiles, legend=class_legend(self._names), max_bytes=SHEET_BYTES)
-        return dg.MetadataValue.md(f"![Annotated images]({to_data_uri(jpeg)})")
-
-
 def detect_images(
     model: Detector, batch_key: str, valid: pd.DataFrame, store: ImageStore, progress: Progress, sheet: ContactSheet
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -156,7 +125,14 @@ def detect_images(
     images: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     files = read_all(store, zip(valid["image_id"].astype(int), valid["object_key"].astype(str), strict=True))
-    results = model.detect_all(files, visit=lambda key, image, boxes: sheet.add(key, image, boxes, model.names))
+
+    def show(image_id: int, image: np.ndarray, boxes: Boxes) -> None:
+        if sheet.wants(image_id):
+            size = {"width": TILE_WIDTH, "height": TILE_HEIGHT}
+            tile = annotated_tile(image, boxes.xyxy, boxes.class_id, label=f"#{image_id}", **size)
+            sheet.add(image_id, tile, {class_id: model.names[class_id] for class_id in set(boxes.class_id.tolist())})
+
+    results = model.detect_all(files, visit=show)
     for image_id, boxes in progress.watch(results):
         images.append({"image_id": image_id, "object_count": len(boxes), "model_version": model.version})
         rows.extend(_box_rows(image_id, boxes, model))

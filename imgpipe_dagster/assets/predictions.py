@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from imgpipe_dagster.assets.classifications import BOTTLE_STATUS
 from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
 from imgpipe_dagster.catalogue.images import images_of_batch
 from imgpipe_dagster.catalogue.tables import ImageStatus, PredictionStatus
@@ -43,13 +44,14 @@ def image_predictions(
     validated_images: pd.DataFrame,
     detected_images: pd.DataFrame,
     detections: pd.DataFrame,
+    classifications: pd.DataFrame,
     database: DatabaseResource,
 ) -> Iterator[dg.MaterializeResult]:
     """The answer for every image of a batch: a row per image, predicted or rejected with its reason.
 
     ``created_at`` is the time of the image's first answer and survives every re-run; ``updated_at`` moves.
     """
-    frame = answer_images(validated_images, detected_images, detections)
+    frame = answer_images(validated_images, detected_images, detections, classifications)
     claimed = images_of_batch(database.engine, context.partition_key)["image_id"]
     answered = frame["image_id"]
     check = check_result(
@@ -76,13 +78,16 @@ def metadata_reports(
     validated_images: pd.DataFrame,
     image_predictions: pd.DataFrame,
     detections: pd.DataFrame,
+    classifications: pd.DataFrame,
     database: DatabaseResource,
     image_store: ImageStoreResource,
 ) -> dg.MaterializeResult[pd.DataFrame]:
     """Where the JSON report of each image lies in the store: a row per image, rejected ones included."""
     progress = Progress(context, database.engine, len(image_predictions))
     images = images_of_batch(database.engine, context.partition_key)
-    reports = build_reports(context.partition_key, images, validated_images, image_predictions, detections)
+    reports = build_reports(
+        context.partition_key, images, validated_images, image_predictions, detections, classifications
+    )
     rows = map_unordered(lambda item: _write_report(image_store.store, *item), reports, threads=STORE_THREADS)
     frame = pd.DataFrame(list(progress.watch(rows)), columns=["image_id", "object_key", "sha256", "byte_size"])
     frame = frame.sort_values("image_id", ignore_index=True)
@@ -118,7 +123,9 @@ def published_predictions(image_predictions: pd.DataFrame) -> dg.MaterializeResu
     )
 
 
-def answer_images(validated: pd.DataFrame, detected: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
+def answer_images(
+    validated: pd.DataFrame, detected: pd.DataFrame, boxes: pd.DataFrame, classified: pd.DataFrame
+) -> pd.DataFrame:
     """Join what the stages found into the rows of ``image_predictions``, one for every row of ``validated``."""
     top = boxes.sort_values("confidence", ascending=False, kind="stable").drop_duplicates("image_id")
     top = top[["image_id", "class_name", "confidence"]].rename(
@@ -127,12 +134,27 @@ def answer_images(validated: pd.DataFrame, detected: pd.DataFrame, boxes: pd.Dat
     looked = detected.rename(columns={"model_version": "detector_version"})
     looked = looked[["image_id", "object_count", "detector_version"]]
     frame = (
-        validated[["image_id", "reason"]].merge(looked, on="image_id", how="left").merge(top, on="image_id", how="left")
+        validated[["image_id", "reason"]]
+        .merge(looked, on="image_id", how="left")
+        .merge(top, on="image_id", how="left")
+        .merge(_bottle_status(classified), on="image_id", how="left")
     )
     rejected = frame["reason"].notna()
     frame["status"] = rejected.map({True: PredictionStatus.REJECTED.value, False: PredictionStatus.PREDICTED.value})
     frame["object_count"] = frame["object_count"].fillna(0).astype("int64")
     return frame.sort_values("image_id", ignore_index=True)
+
+
+def _bottle_status(classified: pd.DataFrame) -> pd.DataFrame:
+    """The bottle status of each whole image."""
+    whole = classified[(classified["classifier"] == BOTTLE_STATUS) & classified["detection_id"].isna()]
+    return whole.rename(
+        columns={
+            "class_name": "bottle_status",
+            "confidence_score": "bottle_confidence",
+            "model_version": "classifier_version",
+        }
+    )[["image_id", "bottle_status", "bottle_confidence", "classifier_version"]]
 
 
 def publishable(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -147,14 +169,19 @@ def publishable(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def build_reports(
-    batch_key: str, images: pd.DataFrame, validated: pd.DataFrame, predictions: pd.DataFrame, boxes: pd.DataFrame
+    batch_key: str,
+    images: pd.DataFrame,
+    validated: pd.DataFrame,
+    predictions: pd.DataFrame,
+    boxes: pd.DataFrame,
+    classified: pd.DataFrame,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The JSON report of each image, as ``(key in the store, report)``. The same rows give the same report."""
-    boxes_of = {image_id: group.to_dict("records") for image_id, group in boxes.groupby("image_id", sort=False)}
+    boxes_of, classes_of = _rows_by_image(boxes), _rows_by_image(classified)
     facts = predictions.merge(
         validated[["image_id", "object_key", "sha256", "image_format", "width", "height"]], on="image_id", how="left"
     ).merge(images, on="image_id", how="left")
-    for fact in facts.astype(object).where(facts.notna(), None).to_dict("records"):
+    for fact in _records(facts):
         objects = boxes_of.get(fact["image_id"], [])
         counts: dict[str, int] = {}
         for box in objects:
@@ -176,6 +203,7 @@ def build_reports(
                 "advice": Reason(reason).advice if reason else None,
                 "predicted_at": _utc(fact["created_at"]),
                 "detector_version": fact["detector_version"],
+                "classifier_version": fact["classifier_version"],
                 "object_count": len(objects),
                 "objects_by_class": dict(sorted(counts.items())),
                 "objects": [
@@ -187,8 +215,39 @@ def build_reports(
                     }
                     for box in objects
                 ],
+                "classifications": _reported_classes(classes_of.get(fact["image_id"], []), objects),
             },
         )
+
+
+def _rows_by_image(frame: pd.DataFrame) -> dict[int, list[dict[str, Any]]]:
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for row in _records(frame):
+        rows.setdefault(row["image_id"], []).append(row)
+    return rows
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+def _reported_classes(classes: list[dict[str, Any]], objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What classifiers said, as the report tells it; ``object`` is the place in its list of objects, if of one."""
+    places = {box["detection_id"]: place for place, box in enumerate(objects)}
+    return [
+        {
+            "classifier": found["classifier"],
+            "object": places.get(found["detection_id"]),
+            "class_name": found["class_name"],
+            "confidence": found["confidence_score"] and round(found["confidence_score"], 6),
+            "probabilities": found["probabilities"],
+            "anomaly": found["anomaly"],
+            "anomaly_score": found["anomaly_score"],
+            "model_version": found["model_version"],
+        }
+        for found in classes
+        if found["detection_id"] is None or found["detection_id"] in places
+    ]
 
 
 def prediction_metadata(frame: pd.DataFrame) -> dict[str, Any]:
@@ -200,8 +259,12 @@ def prediction_metadata(frame: pd.DataFrame) -> dict[str, Any]:
         "rejected": len(rejected),
         "rejected_by_reason": rejected["reason"].value_counts().sort_index().astype(int).to_dict(),
         "objects": int(frame["object_count"].sum()),
+        "bottle_status": frame["bottle_status"].value_counts().sort_index().astype(int).to_dict(),
         "model_version": ", ".join(sorted(frame["detector_version"].dropna().unique())) or "none",
-        "sample": sample(frame, ["image_id", "status", "reason", "object_count", "top_class", "top_confidence"]),
+        "classifier_version": ", ".join(sorted(frame["classifier_version"].dropna().unique())) or "none",
+        "sample": sample(
+            frame, ["image_id", "status", "reason", "object_count", "top_class", "top_confidence", "bottle_status"]
+        ),
     }
 
 

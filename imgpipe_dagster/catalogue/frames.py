@@ -141,6 +141,8 @@ def _pandas_type(column: sa.Column[Any]) -> str:
             return "Int64" if column.nullable else "int64"
         case sa.Float():
             return "Float64" if column.nullable else "float64"
+        case sa.Boolean():
+            return "boolean" if column.nullable else "bool"
         case sa.DateTime():
             return "datetime64[us]"
         case sa.JSON():

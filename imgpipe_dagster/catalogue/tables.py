@@ -313,6 +313,27 @@ class Detection(Base):
     __table_args__ = (sa.Index(None, "class_name", "image_id"),)
 
 
+class Classification(Base):
+    """One row a classified picture: each valid image, and each crop of a configured class (with its detection)."""
+
+    __tablename__ = "classifications"
+
+    # The id starts with the batch key, as that of a detection.
+    classification_id: Mapped[str] = mapped_column(sa.String(150), primary_key=True)
+    batch_key: Mapped[BatchKey] = mapped_column(index=True)
+    image_id: Mapped[int] = mapped_column(sa.BigInteger, index=True)
+    detection_id: Mapped[str | None] = mapped_column(sa.String(100))
+    classifier: Mapped[str] = mapped_column(sa.String(50))
+    class_name: Mapped[str] = mapped_column(sa.String(100))
+    confidence_score: Mapped[Real | None]
+    probabilities: Mapped[dict[str, float] | None] = mapped_column(JSON)
+    anomaly: Mapped[bool | None] = mapped_column(sa.Boolean)
+    anomaly_score: Mapped[Real | None]
+    model_version: Mapped[str | None] = mapped_column(sa.String(100), index=True)
+
+    __table_args__ = (sa.Index(None, "classifier", "class_name", "image_id"),)
+
+
 class ImagePrediction(Base):
     """One row an image of the batch, rejected ones included. ``created_at`` is the image's first answer."""
 
@@ -326,6 +347,12 @@ class ImagePrediction(Base):
     top_class: Mapped[str | None] = mapped_column(sa.String(100))
     top_confidence: Mapped[Real | None]
     detector_version: Mapped[str | None] = mapped_column(sa.String(100))
+    bottle_status: Mapped[str | None] = mapped_column(sa.String(100))
+    bottle_confidence: Mapped[Real | None]
+    classifier_version: Mapped[str | None] = mapped_column(sa.String(100))
+    temple_category: Mapped[str | None] = mapped_column(sa.String(100))
+    temple_confidence: Mapped[Real | None]
+    temple_version: Mapped[str | None] = mapped_column(sa.String(100))
     created_at: Mapped[Created] = mapped_column(index=True)
     updated_at: Mapped[Created]
 
@@ -519,6 +546,25 @@ class KafkaPosition(Base):
     last_offset: Mapped[int] = mapped_column(sa.BigInteger)
     last_timestamp_ms: Mapped[int] = mapped_column(sa.BigInteger)
     updated_at: Mapped[Created]
+
+
+# --- Models -----------------------------------------------------------------------------------------------------------
+
+
+class ModelVersion(Base):
+    """A model that was trained here: where its files are and what it could do. Rows are added, never changed."""
+
+    __tablename__ = "model_versions"
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    kind: Mapped[Code]
+    version: Mapped[str] = mapped_column(sa.String(100))
+    sha256: Mapped[Digest]
+    files: Mapped[dict[str, str]] = mapped_column(JSON)  # the store's keys by name
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[Created]
+
+    __table_args__ = (sa.UniqueConstraint("kind", "version"),)
 
 
 # --- Operation --------------------------------------------------------------------------------------------------------
@@ -785,6 +831,7 @@ BATCH_TABLES: tuple[type[Base], ...] = (
     ValidatedImage,
     DetectedImage,
     Detection,
+    Classification,
     ImagePrediction,
     MetadataReport,
     PublishedPrediction,

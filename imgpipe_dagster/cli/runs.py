@@ -49,9 +49,9 @@ def run(
     from imgpipe_dagster.runner import InterruptedRunError, run_pending
 
     settings = read_settings()
-    weights = check_weights(settings)
-    if not weights.ok:
-        fail(f"{weights.found} {weights.advice}")  # before anything is claimed
+    for weights in check_weights(settings):
+        if not weights.ok:
+            fail(f"{weights.found} {weights.advice}")  # before anything is claimed
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))  # a lost terminal is an interruption
     with open_catalogue(current=True) as engine, stage_bars(err) as on_job:
         try:

@@ -27,7 +27,7 @@ from imgpipe_dagster.demo.sprites import (
     random_carton,
 )
 from imgpipe_dagster.demo.stage import BOTTLE, Box, Stage, photograph
-from imgpipe_dagster.models.framing import cut_out
+from imgpipe_dagster.models.framing import fit
 
 Image = NDArray[np.uint8]
 
@@ -43,6 +43,7 @@ class BottleStatus(StrEnum):
 _BEERS = (("longneck", 0.5), ("stubby", 0.12), ("bordeaux", 0.06), ("burgundy", 0.06), ("soda", 0.07), ("water", 0.06),
           ("spirits", 0.06), ("juice", 0.04), ("sauce", 0.03))  # fmt: skip
 _BEER_LIQUIDS = ((38, 0.85, 0.85), (44, 0.8, 0.92), (30, 0.9, 0.6), (24, 0.85, 0.38), (40, 0.7, 0.7))
+_CROP = 192  # side of a crop from a shelf, in pixels
 _ROOM = 0.35  # pixels around the picture that are drawn too, in parts of its height, so that it can be tilted
 
 
@@ -304,7 +305,9 @@ def _from_shelf(seed: int, status: BottleStatus, rng: Rng) -> Image | None:
         return None
     box = boxes[int(rng.integers(len(boxes)))]
     jitter = rng.normal(0, 0.03, 4) * np.array([box.x2 - box.x1, box.y2 - box.y1] * 2)
-    return np.asarray(cut_out(scene.image, np.array([box.x1, box.y1, box.x2, box.y2]) + jitter), np.uint8)
+    crop = np.empty((_CROP, _CROP, 3), np.uint8)
+    fit(scene.image, np.array([box.x1, box.y1, box.x2, box.y2]) + jitter, crop)
+    return crop
 
 
 def _status_of(box: Box) -> BottleStatus:

@@ -9,7 +9,7 @@ from typing import Literal, Self, TypeVar
 import numpy as np
 
 from imgpipe_dagster.models.devices import Device, takes_cuda
-from imgpipe_dagster.models.framing import cut_out
+from imgpipe_dagster.models.framing import cover, fit
 from imgpipe_dagster.models.weights import checked_weights, fingerprint
 
 K = TypeVar("K")
@@ -88,13 +88,13 @@ class Classifier(ABC):
     version: str
     image_size: tuple[int, int]
 
-    @abstractmethod
     def classify(self, image: np.ndarray) -> Probabilities:
         """Classify one picture, as ``YOLO(weights).predict`` does: the middle of it, if it is not square.
 
         Args:
             image: uint8 (height, width, 3), BGR, upright.
         """
+        return self._answer(lambda canvas: cover(image, canvas))
 
     def classify_crop(self, image: np.ndarray, box: np.ndarray) -> Probabilities:
         """Classify one object in a picture: the whole of its box, on a grey square.
@@ -106,7 +106,7 @@ class Classifier(ABC):
         Raises:
             ValueError: The box lies outside of the picture.
         """
-        return self.classify(cut_out(image, box))
+        return self._answer(lambda canvas: fit(image, box, canvas))
 
     @abstractmethod
     def classify_all(
@@ -131,6 +131,10 @@ class Classifier(ABC):
             DecodeError: A file cannot be decoded; a note names its key. Validated files do not end here.
             ValueError: A box lies outside of its picture.
         """
+
+    @abstractmethod
+    def _answer(self, draw: Callable[[np.ndarray], None]) -> Probabilities:
+        """Run the model on what ``draw`` makes of its input, uint8 (height, width, 3), BGR."""
 
     @abstractmethod
     def close(self) -> None:

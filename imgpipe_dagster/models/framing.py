@@ -11,7 +11,7 @@ _REDUCING_GAP = 3
 _MARGIN = 0.05  # of a box's longer side, kept around it
 
 
-def scale_and_crop(image: np.ndarray, size: tuple[int, int], canvas: np.ndarray) -> None:
+def cover(image: np.ndarray, canvas: np.ndarray) -> None:
     """Scale a picture so that it covers the canvas, and keep its middle: Ultralytics' preprocessing for classifiers.
 
     That is torchvision's ``Resize`` (bilinear, antialiased, by Pillow) of the shorter side and ``CenterCrop``; a canvas
@@ -21,34 +21,27 @@ def scale_and_crop(image: np.ndarray, size: tuple[int, int], canvas: np.ndarray)
 
     Args:
         image: uint8 (height, width, 3).
-        size: Height and width of the canvas.
-        canvas: uint8 (height, width, 3) of that size; overwritten.
+        canvas: uint8 (height, width, 3) of the model's input size; overwritten.
     """
-    source = image.shape[:2]
-    if source == size:
-        canvas[:] = image
-        return
+    source, size = image.shape[:2], canvas.shape[:2]
     scaled = _scaled_size(source, size)
     step_y, step_x = source[0] / scaled[0], source[1] / scaled[1]
     top, left = (round((whole - part) / 2) for whole, part in zip(scaled, size, strict=True))
     factor = max(int(min(step_y, step_x) / _REDUCING_GAP), 1)
     rows, y = _window(source[0], top * step_y, (top + size[0]) * step_y, reach=step_y, factor=factor)
     columns, x = _window(source[1], left * step_x, (left + size[1]) * step_x, reach=step_x, factor=factor)
-    part = _reduce(image[rows, columns], factor)
-    # The edges can lie beyond the picture by a rounding error, which Pillow refuses.
-    box = (x[0], y[0], min(x[1], part.shape[1]), min(y[1], part.shape[0]))
-    canvas[:] = Image.fromarray(part).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    canvas[:] = _resize(_reduce(image[rows, columns], factor), size, (x[0], y[0], x[1], y[1]))
 
 
-def cut_out(image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """An object alone: its box with a little around it, centred on a grey square, so that no end of it is cropped away.
+def fit(image: np.ndarray, box: np.ndarray, canvas: np.ndarray) -> None:
+    """Scale an object so that the whole of its box, with a little around it, fits on the canvas, and grey the rest.
+
+    ``cover`` would cut both ends off a tall bottle; here the model sees all of it.
 
     Args:
         image: uint8 (height, width, 3).
         box: Left, top, right, bottom in pixels of the picture.
-
-    Returns:
-        uint8 (side, side, 3), not scaled.
+        canvas: uint8 (height, width, 3) of the model's input size; overwritten.
 
     Raises:
         ValueError: The box lies outside of the picture.
@@ -60,11 +53,20 @@ def cut_out(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     if left >= right or top >= bottom:
         raise ValueError(f"the box {(x1, y1, x2, y2)} lies outside of a picture of {image.shape[1::-1]} pixels")
     part = image[top:bottom, left:right]
-    side = max(part.shape[:2])
-    square = np.full((side, side, 3), PADDING, np.uint8)
-    y, x = (side - part.shape[0]) // 2, (side - part.shape[1]) // 2
-    square[y : y + part.shape[0], x : x + part.shape[1]] = part
-    return square
+    scale = min(canvas.shape[0] / part.shape[0], canvas.shape[1] / part.shape[1])
+    height, width = max(round(part.shape[0] * scale), 1), max(round(part.shape[1] * scale), 1)
+    part = _reduce(part, max(int(1 / scale / _REDUCING_GAP), 1))
+    y, x = (canvas.shape[0] - height) // 2, (canvas.shape[1] - width) // 2
+    canvas[:] = PADDING
+    canvas[y : y + height, x : x + width] = _resize(part, (height, width), (0, 0, part.shape[1], part.shape[0]))
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], window: tuple[float, float, float, float]) -> Image.Image:
+    """Pillow's antialiased bilinear scaling of a window (left, top, right, bottom) to a height and width."""
+    # The edges can lie beyond the picture by a rounding error, which Pillow refuses.
+    left, top, right, bottom = window
+    window = (left, top, min(right, image.shape[1]), min(bottom, image.shape[0]))
+    return Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=window)
 
 
 def _scaled_size(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

@@ -7,7 +7,6 @@ import numpy as np
 
 from imgpipe_dagster.models.classifier import Classifier, ClassifierOptions, K, Probabilities, Visit, classifier_version
 from imgpipe_dagster.models.decoding import decode, stream
-from imgpipe_dagster.models.framing import scale_and_crop
 from imgpipe_dagster.models.memory import keep_freed_pictures
 from imgpipe_dagster.models.runtime import OpenVinoRuntime
 from imgpipe_dagster.models.weights import WeightsError, openvino_file
@@ -37,14 +36,6 @@ class OpenVinoClassifier(Classifier):
         self.version = classifier_version(weights, digest, options, self.image_size)
         self._options = options
 
-    def classify(self, image: np.ndarray) -> Probabilities:  # noqa: D102 - inherited
-        with self._runtime.slot(self.image_size) as slot:
-            scale_and_crop(image, self.image_size, slot.pixels)
-            values = slot.infer().copy()
-        if values.shape != (len(self.names),):
-            raise WeightsError(f"The model gives output of shape {values.shape} for {len(self.names)} classes.")
-        return Probabilities(values)
-
     def classify_all(  # noqa: D102 - inherited
         self,
         items: Iterable[tuple[K, bytes]],
@@ -65,3 +56,11 @@ class OpenVinoClassifier(Classifier):
 
     def close(self) -> None:  # noqa: D102 - inherited
         self._runtime.close()
+
+    def _answer(self, draw: Callable[[np.ndarray], None]) -> Probabilities:
+        with self._runtime.slot(self.image_size) as slot:
+            draw(slot.pixels)
+            values = slot.infer().copy()
+        if values.shape != (len(self.names),):
+            raise WeightsError(f"The model gives output of shape {values.shape} for {len(self.names)} classes.")
+        return Probabilities(values)

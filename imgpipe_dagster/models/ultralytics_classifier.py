@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from imgpipe_dagster.models.classifier import Classifier, ClassifierOptions, K, Probabilities, Visit, classifier_version
 from imgpipe_dagster.models.decoding import decode, stream
-from imgpipe_dagster.models.framing import cut_out, scale_and_crop
+from imgpipe_dagster.models.framing import cover, fit
 from imgpipe_dagster.models.weights import require_task, ultralytics_environment
 
 _DECODERS = min(8, os.cpu_count() or 1)
@@ -36,9 +37,6 @@ class UltralyticsClassifier(Classifier):
         self._device = device
         self._predicting = threading.Lock()
 
-    def classify(self, image: np.ndarray) -> Probabilities:  # noqa: D102 - inherited
-        return self._predict([self._scale(image)])[0]
-
     def classify_all(  # noqa: D102 - inherited
         self,
         items: Iterable[tuple[K, bytes]],
@@ -50,7 +48,8 @@ class UltralyticsClassifier(Classifier):
             key, data = item
             image = decode(key, data)
             boxes = boxes_of(key) if boxes_of is not None else ()
-            return key, image, [self._scale(image), *(self._scale(cut_out(image, box)) for box in boxes)]
+            crops = [self._drawn(partial(fit, image, box)) for box in boxes]
+            return key, image, [self._drawn(partial(cover, image)), *crops]
 
         def answer(batch: list[tuple[K, np.ndarray, list[np.ndarray]]]) -> Iterator[tuple[K, list[Probabilities]]]:
             found = iter(self._predict([canvas for _, _, canvases in batch for canvas in canvases]))
@@ -71,9 +70,12 @@ class UltralyticsClassifier(Classifier):
     def close(self) -> None:  # noqa: D102 - inherited
         del self._yolo
 
-    def _scale(self, image: np.ndarray) -> np.ndarray:
+    def _answer(self, draw: Callable[[np.ndarray], None]) -> Probabilities:
+        return self._predict([self._drawn(draw)])[0]
+
+    def _drawn(self, draw: Callable[[np.ndarray], None]) -> np.ndarray:
         canvas = np.empty((*self.image_size, 3), np.uint8)
-        scale_and_crop(image, self.image_size, canvas)
+        draw(canvas)
         return canvas
 
     def _predict(self, canvases: list[np.ndarray]) -> list[Probabilities]:

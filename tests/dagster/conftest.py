@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import dagster as dg
@@ -18,7 +19,9 @@ from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.tables import Claimant, ProductImage
 from imgpipe_dagster.demo.cdn import DemoCdn
 from imgpipe_dagster.imaging.decode import decode_bgr
+from imgpipe_dagster.models.classifier import Probabilities
 from imgpipe_dagster.models.detector import Boxes
+from imgpipe_dagster.resources.classifier import ClassifierResource
 from imgpipe_dagster.resources.detector import DetectorResource
 from imgpipe_dagster.settings import Settings
 
@@ -53,6 +56,33 @@ class StubDetectorResource(DetectorResource):
         yield StubDetector(f"stub-{self.weights}")
 
 
+class StubClassifier:
+    """Sees a closed bottle in every picture that is not dark, and an opened one in every crop."""
+
+    names: ClassVar = {0: "background", 1: "closed", 2: "opened"}
+
+    def __init__(self, version):
+        self.version = version
+
+    def classify_all(self, items, *, boxes_of=None, visit=None):
+        for key, data in items:
+            image = decode_bgr(data)
+            whole = [0.1, 0.8, 0.1] if image.mean() > 40 else [0.9, 0.05, 0.05]
+            found = [whole, *([0.2, 0.1, 0.7] for _ in boxes_of(key))]
+            found = [Probabilities(np.array(values, np.float32)) for values in found]
+            if visit:
+                visit(key, image, found)
+            yield key, found
+
+
+class StubClassifierResource(ClassifierResource):
+    """A classifier resource without a model."""
+
+    @contextmanager
+    def open(self):
+        yield StubClassifier(f"stub-{self.weights}")
+
+
 @dataclass
 class Pipeline:
     """Everything that a test of the Dagster layer needs."""
@@ -78,8 +108,12 @@ class Pipeline:
         return batch
 
     def defs(self, weights="one"):
-        stub = StubDetectorResource(weights=weights, cache_dir=str(self.settings.home))
-        return build_defs(self.settings, resource_overrides={"detector": stub})
+        models = {"weights": weights, "cache_dir": str(self.settings.home)}
+        stubs = {
+            "detector": StubDetectorResource(**models),
+            "classifier": StubClassifierResource(**models, crop_classes=self.settings.bottle_crop_classes),
+        }
+        return build_defs(self.settings, resource_overrides=stubs)
 
     def run(self, batch, weights="one", selection=None, raise_on_error=True, job="analyse"):
         return (

@@ -54,6 +54,51 @@ def test_boxes_are_in_pixels_of_the_image_and_name_their_model(pipeline, batch):
     assert looked_at == [(1, 1, "stub-one"), (2, 0, "stub-one")], "an image without objects has a version too"
 
 
+def test_every_valid_image_is_classified_and_every_bottle_in_it(pipeline, batch):
+    pipeline.run(batch)
+    columns = ("classification_id", "image_id", "detection_id", "classifier", "class_name", "model_version")
+    assert pipeline.rows("classifications", *columns) == [
+        (f"{batch.key}:1:bottle_status", 1, None, "bottle_status", "closed", "stub-one"),
+        (f"{batch.key}:1:bottle_status:0000", 1, f"{batch.key}:1:0000", "bottle_status", "opened", "stub-one"),
+        (f"{batch.key}:2:bottle_status", 2, None, "bottle_status", "background", "stub-one"),
+    ]
+    answers = pipeline.rows(
+        "image_predictions", "image_id", "bottle_status", "bottle_confidence", "classifier_version", "temple_category"
+    )
+    assert answers[:3] == [
+        (1, "closed", pytest.approx(0.8), "stub-one", None),
+        (2, "background", pytest.approx(0.9), "stub-one", None),
+        (3, None, None, None, None),
+    ]
+    probabilities = json.loads(pipeline.rows("classifications", "probabilities", "image_id")[0][0])
+    assert probabilities == {"background": 0.1, "closed": 0.8, "opened": 0.1}
+    report = json.loads((pipeline.settings.home / "store" / "metadata" / "1.json").read_text())
+    assert report["classifier_version"] == "stub-one"
+    assert [(c["object"], c["class_name"], c["confidence"]) for c in report["classifications"]] == [
+        (None, "closed", 0.8),
+        (0, "opened", 0.7),
+    ]
+    refused = json.loads((pipeline.settings.home / "store" / "metadata" / "5.json").read_text())
+    assert (refused["classifications"], refused["classifier_version"]) == ([], None)
+
+
+def test_without_classes_to_crop_only_whole_images_are_classified(pipeline, batch):
+    pipeline.settings.bottle_crop_classes = []
+    pipeline.run(batch)
+    assert pipeline.rows("classifications", "image_id", "detection_id") == [(1, None), (2, None)]
+
+
+def test_classifications_alone_can_be_made_again_by_another_model(pipeline, batch):
+    pipeline.run(batch)
+    before = pipeline.rows("classifications", "*")
+    assert pipeline.run(batch, selection=[dg.AssetKey("classifications")]).success
+    assert pipeline.rows("classifications", "*") == before
+    assert pipeline.run(batch, weights="two", selection=[dg.AssetKey("classifications")]).success
+    assert {version for _, version in pipeline.rows("classifications", "image_id", "model_version")} == {"stub-two"}
+    assert len(pipeline.rows("classifications", "*")) == len(before)
+    assert pipeline.rows("detections", "image_id", "model_version") == [(1, "stub-one")]
+
+
 def test_bytes_lie_under_their_hash_and_reports_under_the_image_id(pipeline, batch, make_jpeg):
     pipeline.run(batch)
     _, key, sha256 = pipeline.rows("raw_images", "image_id", "object_key", "sha256")[0]
@@ -69,7 +114,8 @@ def test_bytes_lie_under_their_hash_and_reports_under_the_image_id(pipeline, bat
 
 
 def test_a_second_run_changes_no_count_and_no_first_created_at(pipeline, batch):
-    tables = ["raw_images", "validated_images", "detections", "image_predictions", "published_predictions"]
+    tables = ["raw_images", "validated_images", "detections", "classifications", "image_predictions"]
+    tables += ["metadata_reports", "published_predictions"]
     pipeline.run(batch)
     counts = {table: pipeline.count(table) for table in tables}
     created = pipeline.rows("image_predictions", "image_id", "created_at")
@@ -123,7 +169,11 @@ def test_metadata_tells_the_story_with_a_small_picture(pipeline, batch):
     sheet = found["detections"]["contact_sheet"].value
     assert sheet.startswith("![Annotated images](data:image/jpeg;base64,")
     assert len(sheet) < 30_000
+    assert found["classifications"]["images_by_class"].value == {"background": 1, "closed": 1}
+    assert found["classifications"]["crops_by_class"].value == {"opened": 1}
+    assert found["classifications"]["contact_sheet"].value.startswith("![Classified images](data:image/jpeg;base64,")
     assert found["image_predictions"]["predicted"].value == 2
+    assert found["image_predictions"]["bottle_status"].value == {"background": 1, "closed": 1}
     assert found["published_predictions"]["failed"].value == 5
 
 
@@ -134,6 +184,7 @@ def test_checks_state_the_invariants(pipeline, batch):
         "images_decodable": True,  # two of the four downloads are pictures: half is enough
         "boxes_inside_the_image": True,
         "every_valid_image_was_looked_at": True,
+        "every_valid_image_was_classified": True,
         "every_image_has_an_answer": True,
     }
 

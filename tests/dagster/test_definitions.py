@@ -31,6 +31,7 @@ def test_assets_and_their_groups(defs):
         "validated_images": "ingest",
         "detected_images": "analysis",
         "detections": "analysis",
+        "classifications": "analysis",
         "image_predictions": "analysis",
         "metadata_reports": "analysis",
         "published_predictions": "analysis",
@@ -45,6 +46,7 @@ def test_assets_and_their_groups(defs):
 def test_checks(defs):
     graph = defs.resolve_asset_graph()
     assert sorted(f"{key.asset_key.to_user_string()}.{key.name}" for key in graph.asset_check_keys) == [
+        "classifications.every_valid_image_was_classified",
         "detected_images.every_valid_image_was_looked_at",
         "detections.boxes_inside_the_image",
         "enhanced_images.background_is_pure_white",

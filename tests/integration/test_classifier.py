@@ -15,7 +15,7 @@ from imgpipe_dagster.demo.render import render_scene
 from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.formats import DecodeError
 from imgpipe_dagster.models.classifier import ClassifierOptions, Probabilities, load_classifier
-from imgpipe_dagster.models.framing import cut_out
+from imgpipe_dagster.models.framing import fit
 from imgpipe_dagster.models.openvino_classifier import OpenVinoClassifier
 from imgpipe_dagster.models.ultralytics_classifier import UltralyticsClassifier
 from imgpipe_dagster.models.weights import WeightsError, sha256_of, ultralytics_environment
@@ -111,7 +111,9 @@ def test_probabilities_of_files_and_crops_equal_those_of_ultralytics(
         assert_equal(whole, model.predict(file, verbose=False)[0])
         image = decode_bgr(file.read_bytes())
         for crop, box in zip(crops, BOXES, strict=True):
-            assert_equal(crop, model.predict(cut_out(image, box), verbose=False)[0])
+            canvas = np.empty((224, 224, 3), np.uint8)
+            fit(image, box, canvas)
+            assert_equal(crop, model.predict(canvas, verbose=False)[0])
     assert len({values[0].class_id for values in found.values()}) > 2
     assert list(random_weights.parent.iterdir()) == [random_weights]
 

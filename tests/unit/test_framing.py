@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imgpipe_dagster.demo.render import render_scene
-from imgpipe_dagster.models.framing import PADDING, cut_out, scale_and_crop
+from imgpipe_dagster.models.framing import PADDING, cover, fit
 
 pytestmark = pytest.mark.native
 
@@ -30,7 +30,7 @@ def scene() -> np.ndarray:
 
 def framed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     canvas = np.full((*size, 3), 7, np.uint8)
-    scale_and_crop(image, size, canvas)
+    cover(image, canvas)
     return canvas
 
 
@@ -51,18 +51,35 @@ def test_a_very_long_picture_is_framed_without_scaling_the_whole_of_it(scene: np
     assert framed(np.full((20_000, 3, 3), 200, np.uint8), (128, 128)).min() == 200
 
 
-def test_a_crop_holds_its_whole_box_on_a_grey_square() -> None:
+def fitted(image: np.ndarray, box: list[int], side: int) -> np.ndarray:
+    canvas = np.full((side, side, 3), 7, np.uint8)
+    fit(image, np.array(box, np.float32), canvas)
+    return canvas
+
+
+def test_a_crop_holds_its_whole_box_with_a_little_around_it_on_grey() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     image[20:80, 50:70] = 255
-    square = cut_out(image, np.array([50, 20, 70, 80], np.float32))
-    assert square.shape == (66, 66, 3)
-    assert (square == 255).all(axis=2).sum() == 60 * 20
-    assert (square[:, 0] == PADDING).all()
-    assert (square[33, 20:22] == 0).all(), "a little of what is around the box is kept"
+    crop = fitted(image, [50, 20, 70, 80], 66)  # the box with its margin, as large as it is
+    assert (crop == 255).all(axis=2).sum() == 60 * 20
+    assert (crop[3:63, 23:43] == 255).all()
+    assert (crop[33, 20:23] == 0).all(), "a little of what is around the box is kept"
+    assert (crop[:, :20] == PADDING).all()
+    assert (crop[:, 46:] == PADDING).all()
+
+
+def test_a_crop_is_scaled_to_the_canvas_whatever_its_size(scene: np.ndarray) -> None:
+    for box in ([100, 100, 900, 900], [100, 100, 104, 112], [0, 0, 1280, 960]):
+        crop = fitted(scene, box, 128)
+        inside = (crop != PADDING).any(axis=2)
+        assert max(inside.any(axis=0).sum(), inside.any(axis=1).sum()) == 128
+        part = scene[box[1] : box[3], box[0] : box[2]]
+        assert crop[inside].mean() == pytest.approx(part.mean(), abs=12)
 
 
 def test_a_box_at_the_edge_is_cut_at_the_edge_and_one_outside_is_refused() -> None:
     image = np.full((100, 200, 3), 9, np.uint8)
-    assert cut_out(image, np.array([-30, 90, 20, 140], np.float32)).shape == (23, 23, 3)
+    crop = fitted(image, [-30, 90, 20, 140], 46)
+    assert (crop == 9).all(axis=2).sum(axis=0).max() == 26, "scaled to fit its longer side: 23 by 13 pixels, twice"
     with pytest.raises(ValueError, match="lies outside of a picture of"):
-        cut_out(image, np.array([300, 10, 320, 20], np.float32))
+        fitted(image, [300, 10, 320, 20], 46)
