@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import cv2
 
 from imgpipe_dagster.demo.render import CLASS_NAMES, Scene, render_clutter, render_scene
-from imgpipe_dagster.models.weights import Task
+from imgpipe_dagster.models.checkpoint import release
 from imgpipe_dagster.settings import DEMO_WEIGHTS
 
 if TYPE_CHECKING:
@@ -138,32 +138,6 @@ def _run(data: Path, out: Path, start: str, name: str, **options: float | None) 
         mosaic=0.3, close_mosaic=0, scale=0.5, translate=0.1, save_period=5, **options,
     )  # fmt: skip
     return out / name / "weights" / "best.pt"
-
-
-def release(checkpoint: Path, weights: Path, image_size: int, task: Task = "detect") -> None:
-    """Write a checkpoint's weights alone: half precision, no optimizer, no paths, dates or host of its making.
-
-    Args:
-        checkpoint: As Ultralytics saves it.
-        weights: The file to write; its folder is made if need be.
-        image_size: The input size that predictions use by default.
-        task: What the weights are for.
-    """
-    import torch
-
-    # The file was written by the training above, on this machine.
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    model = (state["ema"] or state["model"]).half()
-    model.args = {"imgsz": image_size, "task": task}
-    model.pt_path = None
-    if task == "classify":
-        model.transforms = None  # Ultralytics' own for the size, which it makes again
-    for parameter in model.parameters():
-        parameter.requires_grad = False
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        {"model": model, "ema": None, "train_args": model.args, "epoch": -1, "version": state["version"]}, weights
-    )
 
 
 def measure(weights: Path, data: Path, out: Path, image_size: int) -> Figures:

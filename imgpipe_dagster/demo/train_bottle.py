@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from imgpipe_dagster.demo.bottles import BottleStatus, render_status
-from imgpipe_dagster.demo.train import release
+from imgpipe_dagster.models.checkpoint import release
 from imgpipe_dagster.settings import DEMO_BOTTLE_WEIGHTS
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def write_dataset(folder: Path, pictures: int) -> Path:
     return folder
 
 
-def train(data: Path, out: Path, *, epochs: int, image_size: int, hours: float | None) -> Path:
+def train(data: Path, out: Path, *, epochs: int, image_size: int, hours: float | None, threads: int) -> Path:
     """Train YOLO11n-cls from random weights on the CPU and return its best checkpoint.
 
     Args:
@@ -94,13 +94,13 @@ def train(data: Path, out: Path, *, epochs: int, image_size: int, hours: float |
         epochs: Passes over the training split.
         image_size: Side of the input in pixels.
         hours: If given, Ultralytics fits the number of epochs into this time instead.
+        threads: For torch: on a machine that is busy with other work, one is faster than several that wait.
     """
     import torch
     from ultralytics import YOLO
 
     model = YOLO("yolo11n-cls.yaml")
-    # Ultralytics leaves one core idle, which on two cores is half the machine.
-    model.add_callback("on_train_start", lambda _: torch.set_num_threads(os.cpu_count() or 1))
+    model.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))
     # A crop must not lose the cap that a picture is about: scale stays small, and nothing is erased.
     model.train(
         data=str(data), project=str(out), name="run", exist_ok=True, device="cpu", workers=0, plots=False, amp=False,
@@ -154,6 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=24, help="passes over them (default: %(default)s)")
     parser.add_argument("--imgsz", type=int, default=128, help="side of the input in pixels (default: %(default)s)")
     parser.add_argument("--hours", type=float, help="fit the epochs into this time")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's (default: %(default)s)")
     parser.add_argument("--photos", type=Path, help="folder of real photographs by class, for their figure")
     parser.add_argument(
         "--weights", type=Path, default=DEMO_BOTTLE_WEIGHTS, help="where the weights go (default: the package)"
@@ -165,7 +166,9 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(out))
 
     data = write_dataset(out / "pictures", options.pictures)
-    best = train(data, out, epochs=options.epochs, image_size=options.imgsz, hours=options.hours)
+    best = train(
+        data, out, epochs=options.epochs, image_size=options.imgsz, hours=options.hours, threads=options.threads
+    )
     release(best, options.weights, options.imgsz, "classify")
     figures = measure(options.weights, data, out, options.imgsz, options.photos)
     options.weights.with_suffix(".json").write_text(json.dumps(asdict(figures), indent=2) + "\n")

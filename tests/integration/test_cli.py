@@ -18,6 +18,7 @@ from imgpipe_dagster import cli
 COMMANDS = [
     *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
     *(["run"], ["status"], ["retry"], ["poll"], ["kafka", "consume"], ["doctor"], ["models", "download"], ["demo"]),
+    ["models", "train-bottle"],
     *(["enhance"], ["score"], ["stale"], ["backfill"], ["prune"], ["forget"]),
     *(["enhancement-config", name] for name in ("set", "unset", "show")),
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),

@@ -9,7 +9,8 @@ import pytest
 
 from imgpipe_dagster.demo.images import demo_files
 from imgpipe_dagster.demo.render import CLASS_NAMES, render_scene
-from imgpipe_dagster.demo.train import TEST_SEED, TRAIN_SEED, VAL_SEED, release, write_dataset, write_split
+from imgpipe_dagster.demo.train import TEST_SEED, TRAIN_SEED, VAL_SEED, write_dataset, write_split
+from imgpipe_dagster.models.checkpoint import release
 
 pytestmark = pytest.mark.native
 
