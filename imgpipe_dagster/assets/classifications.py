@@ -9,6 +9,7 @@ import pandas as pd
 
 from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
 from imgpipe_dagster.assets.sheets import TILE_HEIGHT, TILE_WIDTH, ContactSheet
+from imgpipe_dagster.catalogue.tables import BOTTLE_STATUS
 from imgpipe_dagster.imaging.draw import class_colour, thumbnail
 from imgpipe_dagster.models.classifier import Classifier, Probabilities
 from imgpipe_dagster.partitions import image_batches
@@ -17,8 +18,6 @@ from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.store.streaming import read_all
-
-BOTTLE_STATUS = "bottle_status"
 
 CLASSIFICATION_COLUMNS = [
     "classification_id",

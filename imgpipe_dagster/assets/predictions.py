@@ -9,10 +9,9 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from imgpipe_dagster.assets.classifications import BOTTLE_STATUS
 from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
 from imgpipe_dagster.catalogue.images import images_of_batch
-from imgpipe_dagster.catalogue.tables import ImageStatus, PredictionStatus
+from imgpipe_dagster.catalogue.tables import BOTTLE_STATUS, ImageStatus, PredictionStatus
 from imgpipe_dagster.partitions import image_batches
 from imgpipe_dagster.reasons import Reason
 from imgpipe_dagster.resources.database import DatabaseResource

@@ -9,6 +9,8 @@ from sqlalchemy.engine import Engine
 
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import (
+    BOTTLE_STATUS,
+    Classification,
     DetectedImage,
     Detection,
     EnhancedImage,
@@ -91,7 +93,8 @@ def summarize_batches(engine: Engine, batch_keys: Sequence[str]) -> dict[str, An
 
     Returns:
         ``images``, ``completed``, ``failed``, ``objects``, ``enhanced``, ``auto_approved``, ``needs_review`` (counts),
-        ``rejected_by_reason`` and ``objects_by_class`` (counts by name).
+        ``rejected_by_reason``, ``objects_by_class``, ``images_by_status`` and ``bottles_by_status`` (counts by name;
+        the last two of the bottle classifier, for whole images and for crops).
     """
     of_images = sa.select(ProductImage.status, ProductImage.reason, sa.func.count()).group_by(
         ProductImage.status, ProductImage.reason
@@ -99,6 +102,13 @@ def summarize_batches(engine: Engine, batch_keys: Sequence[str]) -> dict[str, An
     of_boxes = sa.select(Detection.class_name, sa.func.count()).group_by(Detection.class_name)
     of_verdicts = sa.select(PublishedEnhancement.qc_status, sa.func.count()).group_by(PublishedEnhancement.qc_status)
     of_files = sa.select(sa.func.count()).where(EnhancedImage.object_key.is_not(None))
+    is_crop = Classification.detection_id.is_not(None)
+    of_classes = (
+        sa.select(is_crop, Classification.class_name, sa.func.count())
+        .where(Classification.classifier == BOTTLE_STATUS)
+        .group_by(is_crop, Classification.class_name)
+    )
+    bottles: dict[bool, dict[str, int]] = {False: {}, True: {}}
     by_status: dict[str, int] = {}
     by_reason: dict[str, int] = {}
     by_class: dict[str, int] = {}
@@ -112,6 +122,8 @@ def summarize_batches(engine: Engine, batch_keys: Sequence[str]) -> dict[str, An
                     by_reason[reason] = by_reason.get(reason, 0) + count
             for class_name, count in connection.execute(of_boxes.where(Detection.batch_key == key)):
                 by_class[class_name] = by_class.get(class_name, 0) + count
+            for crop, class_name, count in connection.execute(of_classes.where(Classification.batch_key == key)):
+                bottles[bool(crop)][class_name] = bottles[bool(crop)].get(class_name, 0) + count
             for status, count in connection.execute(of_verdicts.where(PublishedEnhancement.batch_key == key)):
                 by_verdict[status] = by_verdict.get(status, 0) + count
             enhanced += connection.scalar(of_files.where(EnhancedImage.batch_key == key)) or 0
@@ -125,6 +137,8 @@ def summarize_batches(engine: Engine, batch_keys: Sequence[str]) -> dict[str, An
         "needs_review": by_verdict.get(QcStatus.NEEDS_REVIEW, 0),
         "rejected_by_reason": dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
         "objects_by_class": dict(sorted(by_class.items())),
+        "images_by_status": dict(sorted(bottles[False].items())),
+        "bottles_by_status": dict(sorted(bottles[True].items())),
     }
 
 
@@ -134,6 +148,7 @@ def count_stages(engine: Engine, batch_keys: Sequence[str]) -> dict[str, int]:
         "downloaded": (RawImage, RawImage.reason.is_(None)),
         "valid": (ValidatedImage, ValidatedImage.reason.is_(None)),
         "looked at by the detector": (DetectedImage, sa.true()),
+        "classified": (Classification, Classification.detection_id.is_(None)),
         "with an answer": (ImagePrediction, sa.true()),
         "with a report": (MetadataReport, sa.true()),
         "published": (PublishedPrediction, sa.true()),

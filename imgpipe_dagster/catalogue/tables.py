@@ -313,6 +313,10 @@ class Detection(Base):
     __table_args__ = (sa.Index(None, "class_name", "image_id"),)
 
 
+BOTTLE_STATUS = "bottle_status"
+"""The classifier that looks at every valid image; also the kind of its registered models."""
+
+
 class Classification(Base):
     """One row a classified picture: each valid image, and each crop of a configured class (with its detection)."""
 

@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from imgpipe_dagster.catalogue.tables import BOTTLE_STATUS
 from imgpipe_dagster.cli.common import err, fail, open_catalogue, out, read_settings
 from imgpipe_dagster.settings import Settings
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from imgpipe_dagster.models.classifier_training import TrainedClassifier, TrainingConfig
     from imgpipe_dagster.models.labelled_folder import LabelledFolder
 
-BOTTLE_STATUS = "bottle_status"
 _SHOWN_SKIPPED = 10
 
 app = typer.Typer(help="Weights of the detector and the bottle classifier.", no_args_is_help=True)

@@ -168,5 +168,8 @@ def _print_run(summary: dict[str, Any]) -> None:
         out.print("Mended? imgpipe retry --reason CODE, then imgpipe run --once")
     if summary["objects_by_class"]:
         out.print(counts_table("Boxes, by class", summary["objects_by_class"]))
+    for title, name in (("Images, by bottle status", "images_by_status"), ("Bottles in them", "bottles_by_status")):
+        if summary[name]:
+            out.print(counts_table(title, summary[name]))
     for key, error in summary["errors"].items():
         err.print(f"Batch {key}: {error}", markup=False, soft_wrap=True)

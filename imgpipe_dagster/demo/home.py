@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imgpipe_dagster.settings import DEMO_WEIGHTS, Settings
+from imgpipe_dagster.settings import DEMO_BOTTLE_WEIGHTS, DEMO_WEIGHTS, Settings
 
 KEPT = frozenset({"images", "models", ".lock"})
 """What a fresh start keeps: rendered files and exported models, which are the same every time."""
@@ -38,6 +38,7 @@ def demo_environment(home: Path, *, batch_size: int, batch_max_wait_s: float) ->
         "IMGPIPE_DATABASE_URL": f"sqlite:///{home}/catalogue.db",
         "IMGPIPE_STORE_URL": (home / "store").as_uri(),
         "IMGPIPE_DETECTOR_WEIGHTS": str(DEMO_WEIGHTS),
+        "IMGPIPE_BOTTLE_WEIGHTS": str(DEMO_BOTTLE_WEIGHTS),
         "IMGPIPE_SMTP_URL": (home / "mails").as_uri().replace("file:", "maildir:", 1),
         "IMGPIPE_FETCH_ALLOW_NETWORKS": json.dumps(["127.0.0.0/8"]),  # the demo's CDN is local
         "IMGPIPE_BATCH_SIZE": str(batch_size),

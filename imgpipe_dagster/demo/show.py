@@ -131,6 +131,11 @@ def _print_results(engine: Engine, batch_keys: list[str], seconds: float, out: C
     for name, count in summary["objects_by_class"].items():
         table.add_row(f"boxes: {name}", str(count))
     table.add_section()
+    for name, count in summary["images_by_status"].items():
+        table.add_row(f"whole images: {name}", str(count))
+    for name, count in summary["bottles_by_status"].items():
+        table.add_row(f"bottles in them: {name}", str(count))
+    table.add_section()
     table.add_row("images/s", f"{summary['images'] / seconds:.1f}")
     out.print(table)
 

@@ -161,7 +161,8 @@ def train_classifier(
     require_task(model, "classify")
 
     def tell(trainer: Any) -> None:  # noqa: ANN401 - Ultralytics' trainer
-        on_epoch(trainer.epoch + 1, float(trainer.metrics["metrics/accuracy_top1"]))
+        if trainer.epoch < trainer.epochs:  # once more after the last pass, for the best one
+            on_epoch(trainer.epoch + 1, float(trainer.metrics["metrics/accuracy_top1"]))
 
     model.add_callback("on_fit_epoch_end", tell)
     # Ultralytics leaves one core idle, which on two cores is half the machine.
