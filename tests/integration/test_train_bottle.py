@@ -22,6 +22,8 @@ from imgpipe_dagster.catalogue.tables import ModelVersion
 from imgpipe_dagster.models.classifier import ClassifierOptions, load_classifier
 from imgpipe_dagster.settings import DEMO_BOTTLE_WEIGHTS
 
+pytestmark = pytest.mark.native
+
 IMGPIPE = str(Path(sys.executable).with_name("imgpipe"))
 
 
