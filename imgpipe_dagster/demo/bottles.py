@@ -1,7 +1,7 @@
 """Rendered photographs of bottles, opened or closed, and of anything else: what the demo classifier learns from.
 
-A picture is a pure function of its seed, status and size. Bottles are held in a hand or stand on a table, are seen
-whole, close up or partly; what tells their status is always in the picture: the cap or the mouth, else how full it is.
+A picture is a pure function of its seed, status and size. The bottle is its subject: it is held in a hand or stands on
+a table, fills at least half of the picture's height, and its cap or its open mouth is in the picture and not hidden.
 """
 
 from dataclasses import replace
@@ -22,11 +22,12 @@ from imgpipe_dagster.demo.sprites import (
     View,
     draw,
     hsv,
+    packaging_colour,
     random_bottle,
     random_can,
     random_carton,
 )
-from imgpipe_dagster.demo.stage import BOTTLE, Box, Stage, photograph
+from imgpipe_dagster.demo.stage import Box, Stage, photograph
 from imgpipe_dagster.models.framing import fit
 
 Image = NDArray[np.uint8]
@@ -44,6 +45,8 @@ _BEERS = (("longneck", 0.5), ("stubby", 0.12), ("bordeaux", 0.06), ("burgundy", 
           ("spirits", 0.06), ("juice", 0.04), ("sauce", 0.03))  # fmt: skip
 _BEER_LIQUIDS = ((38, 0.85, 0.85), (44, 0.8, 0.92), (30, 0.9, 0.6), (24, 0.85, 0.38), (40, 0.7, 0.7))
 _CROP = 192  # side of a crop from a shelf, in pixels
+_SHELF_BOTTLE = 120  # pixels: of a smaller bottle on a shelf the cap cannot be told
+_CAP_CONTRAST = 110  # at least, between cap and glass: the sum of the differences of three channels, 0 to 765
 _ROOM = 0.35  # pixels around the picture that are drawn too, in parts of its height, so that it can be tilted
 
 
@@ -57,7 +60,7 @@ def render_status(seed: int, status: BottleStatus, width: int = 224, height: int
         height: Pixels, at least 64.
 
     Returns:
-        uint8 (height, width, 3), BGR; about one in six is a shelf or a crop from one, which has a size of its own.
+        uint8 (height, width, 3), BGR; about one in eight is a crop from a shelf, which has a size of its own.
     """
     rng = np.random.default_rng([seed, 3])
     if rng.random() < 0.16:
@@ -79,8 +82,8 @@ def _empty_stage(width: int, height: int) -> Stage:
 def _photograph(stage: Stage, rng: Rng) -> Image:
     """Take the picture, some of them in bad light."""
     if rng.random() < 0.35:
-        cast = np.array(hsv(rng.uniform(0, 360), rng.uniform(0, 0.35), 1.0), np.float32) / 255
-        gain = float(rng.uniform(0.4, 1.0))
+        cast = np.array(hsv(rng.uniform(0, 360), rng.uniform(0, 0.3), 1.0), np.float32) / 255
+        gain = float(rng.uniform(0.75, 1.0))  # darker ones would hide what tells the status
         stage.canvas *= gain * cast
     return photograph(stage, rng).image
 
@@ -89,26 +92,17 @@ def _paint_bottle(stage: Stage, rng: Rng, *, opened: bool) -> None:
     """A bottle, held or standing, with things around it."""
     height, width = stage.owner.shape
     light = float(rng.uniform(-0.8, 0.8))
-    view = View(float(rng.uniform(0.01, 0.22)), light)
+    view = View(float(rng.uniform(0.05, 0.3)), light)
     held = rng.random() < 0.6
     if not held:
         _paint_table_top(stage, rng)
     for _ in range(int(rng.integers(0, 4)) if rng.random() < 0.45 else 0):
         _paint_thing(stage, rng, view)
     bottle = _beer(rng, opened=opened)
-    framing = rng.choice(["whole", "close", "cut"], p=[0.35, 0.35, 0.3])
-    tall = height * float(rng.uniform(*{"whole": (0.45, 0.92), "close": (0.9, 1.9), "cut": (0.8, 1.6)}[framing]))
-    tilt = float(rng.normal(0, 12)) if held or rng.random() < 0.3 else 0.0
-    match framing:
-        case "whole":
-            top = float(rng.uniform(0.03, max(0.96 - tall / height, 0.04))) * height
-        case "close":
-            top = float(rng.uniform(0.02, 0.4)) * height
-        case _:
-            hidden = float(rng.uniform(0.06, 0.28))
-            bottle = _told_by_level(bottle, rng, hidden)
-            top = -hidden * tall
-    axis = width * float(rng.uniform(0.25, 0.75))
+    tall = height * float(rng.uniform(0.55, 0.92) if rng.random() < 0.6 else rng.uniform(0.92, 1.5))
+    tilt = float(np.clip(rng.normal(0, 9), -20, 20)) if held or rng.random() < 0.3 else 0.0
+    top = height * float(rng.uniform(0.07, max(0.97 - tall / height, 0.2)))
+    axis = width / 2 + height * float(rng.uniform(-0.18, 0.18))
     _paint_held(stage, rng, bottle, view, axis=axis, top=top, tall=tall, tilt=tilt, held=held)
     if rng.random() < 0.3:
         _paint_caps(stage, rng, view)
@@ -129,6 +123,7 @@ def _beer(rng: Rng, *, opened: bool) -> Bottle:
         shape=shape,
         material=material,
         glass=glass,
+        cap=_contrasting(bottle.cap, glass, rng),
         liquid=liquid,
         fill=fill if opened else float(rng.uniform(0.1, 0.27)),
         phase=float(rng.uniform(-0.9, 0.9)),
@@ -140,16 +135,11 @@ def _clear_glass(rng: Rng) -> Colour:
     return hsv(rng.uniform(150, 210), rng.uniform(0.02, 0.15), rng.uniform(0.7, 0.95))
 
 
-def _told_by_level(bottle: Bottle, rng: Rng, hidden: float) -> Bottle:
-    """A clear bottle whose level tells its status although its top ``hidden`` (in parts of its height) is not seen.
-
-    Full to the neck: nobody has opened it. Empty, or full to the shoulder at most: somebody has.
-    """
-    if bottle.opened:
-        level = 1.2 if rng.random() < 0.6 else float(rng.uniform(0.5, 0.85))
-    else:
-        level = float(rng.uniform(hidden + 0.03, 0.36))
-    return replace(bottle, fill=level, material="clear", glass=_clear_glass(rng))
+def _contrasting(cap: Colour, glass: Colour, rng: Rng) -> Colour:
+    """The cap's colour, or another one, that can be told from the glass."""
+    while sum(abs(one - other) for one, other in zip(cap, glass, strict=True)) < _CAP_CONTRAST:
+        cap = packaging_colour(rng) if rng.random() < 0.7 else hsv(45, rng.uniform(0.1, 0.6), rng.uniform(0.6, 0.95))
+    return cap
 
 
 def _paint_held(
@@ -295,16 +285,20 @@ def _paint_hand_with_other(stage: Stage, rng: Rng, view: View) -> None:
 
 
 def _from_shelf(seed: int, status: BottleStatus, rng: Rng) -> Image | None:
-    """A shelf or table of that status, or one object of it, as ``classify_crop`` cuts it; None if it shows none."""
-    scene = render_scene(seed, 640, 480)
-    statuses = {_status_of(box) for box in scene.boxes if box.class_id == BOTTLE} or {BottleStatus.BACKGROUND}
-    if rng.random() < 0.2:
-        return scene.image if statuses == {status} else None
-    boxes = [box for box in scene.boxes if _status_of(box) is status and box.y2 - box.y1 > 40]
+    """One object of a shelf or table with that status, as ``classify_crop`` cuts it; None if the scene has none."""
+    scene = render_scene(seed, 800, 600)
+    # Of a bottle whose box begins at the upper edge, the picture may have cut off the mouth.
+    boxes = [
+        box
+        for box in scene.boxes
+        if _status_of(box) is status
+        and (status is BottleStatus.BACKGROUND or (box.y2 - box.y1 > _SHELF_BOTTLE and box.y1 > 2))
+        and box.y2 - box.y1 > 40
+    ]
     if not boxes:
         return None
     box = boxes[int(rng.integers(len(boxes)))]
-    jitter = rng.normal(0, 0.03, 4) * np.array([box.x2 - box.x1, box.y2 - box.y1] * 2)
+    jitter = rng.normal(0, 0.015, 4) * np.array([box.x2 - box.x1, box.y2 - box.y1] * 2)
     crop = np.empty((_CROP, _CROP, 3), np.uint8)
     fit(scene.image, np.array([box.x1, box.y1, box.x2, box.y2]) + jitter, crop)
     return crop

@@ -18,13 +18,14 @@ import numpy as np
 
 from imgpipe_dagster.demo.bottles import BottleStatus, render_status
 from imgpipe_dagster.models.checkpoint import release
+from imgpipe_dagster.models.framing import cover
 from imgpipe_dagster.settings import DEMO_BOTTLE_WEIGHTS, DEMO_WEIGHTS
 
 _log = logging.getLogger(__name__)
 
 TRAIN_SEED, VAL_SEED, TEST_SEED = 7_000_000, 8_000_000, 9_000_000
-_LONGEST = 180
-_SIZES = ((208, 208), (224, 205), (240, 180), (180, 240), (192, 220))
+_SIDE = 176
+_SIZES = ((224, 224), (256, 224), (288, 216))
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ def write_split(folder: Path, seeds: Iterable[int]) -> None:
         (folder / status).mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         status = statuses[seed % len(statuses)]
-        image = render_status(seed, status, *_SIZES[seed % len(_SIZES)])
-        scale = _LONGEST / max(image.shape[:2])
-        if scale < 1:
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(folder / status / f"{seed}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 60 + seed % 37])
+        file = folder / status / f"{seed}.jpg"
+        if file.exists():  # of a training that was broken off
+            continue
+        image = render_status(seed, status, *_SIZES[seed // len(statuses) % len(_SIZES)])
+        seen = np.empty((_SIDE, _SIDE, 3), np.uint8)
+        cover(image, seen)  # what the classifier sees of it
+        cv2.imwrite(str(file), seen, [cv2.IMWRITE_JPEG_QUALITY, 60 + seed % 37])
 
 
 def write_dataset(folder: Path, pictures: int) -> Path:
