@@ -97,11 +97,11 @@ def train(data: Path, out: Path, *, epochs: int, image_size: int, threads: int) 
     Args:
         data: The data set's folder.
         out: Folder for all of Ultralytics' output.
-        epochs: Passes over the training split at three quarters of the size; half as many follow at the full size.
+        epochs: Passes over the training split at four fifths of the size; half as many follow at the full size.
         image_size: Side of the input in pixels.
         threads: For torch: on a machine that is busy with other work, one is faster than several that wait.
     """
-    small = image_size * 3 // 4
+    small = image_size * 4 // 5
     first = _run(data, out, "yolo11n-cls.yaml", "small", threads, imgsz=small, epochs=epochs, lr0=0.0015)
     return _run(data, out, str(first), "full", threads, imgsz=image_size, epochs=max(epochs // 2, 1), lr0=0.0008)
 
@@ -109,16 +109,24 @@ def train(data: Path, out: Path, *, epochs: int, image_size: int, threads: int) 
 def _run(data: Path, out: Path, start: str, name: str, threads: int, **options: float) -> Path:
     import torch
     from ultralytics import YOLO
+    from ultralytics.engine.trainer import BaseTrainer
 
     model = YOLO(start)
     if start.endswith(".yaml"):
         model.load(DEMO_WEIGHTS)
-    model.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))
-    # A crop must not lose the cap that a picture is about: scale stays small, and nothing is erased.
+
+    def on_train_start(trainer: BaseTrainer) -> None:
+        torch.set_num_threads(threads)
+        for network in (trainer.model, trainer.ema.ema):  # several times as fast on a CPU
+            network.to(memory_format=torch.channels_last)
+
+    model.add_callback("on_train_start", on_train_start)
+    # A crop must not lose the cap that a picture is about: scale stays small, and nothing is erased. Biases warm up
+    # from 0 like all else: from Ultralytics' 0.1, AdamW would throw away what the first layers know.
     model.train(
         data=str(data), project=str(out), name=name, exist_ok=True, device="cpu", workers=0, plots=False, amp=False,
         batch=32, nbs=32, cache="ram", seed=0, optimizer="AdamW", momentum=0.9, cos_lr=True, lrf=0.02, warmup_epochs=1,
-        scale=0.15, auto_augment=None, erasing=0.0, hsv_h=0.05, hsv_s=0.6, hsv_v=0.5, save_period=3, **options,
+        warmup_bias_lr=0.0, scale=0.05, auto_augment=None, erasing=0.0, hsv_h=0.0, hsv_s=0.4, hsv_v=0.25, **options,
     )  # fmt: skip
     return out / name / "weights" / "best.pt"
 
