@@ -24,8 +24,9 @@ from imgpipe_dagster.settings import DEMO_BOTTLE_WEIGHTS, DEMO_WEIGHTS
 _log = logging.getLogger(__name__)
 
 TRAIN_SEED, VAL_SEED, TEST_SEED = 7_000_000, 8_000_000, 9_000_000
-_SIDE = 176
+_SIDE = 176  # of the written pictures, in pixels
 _SIZES = ((224, 224), (256, 224), (288, 216))
+_RUN = "training"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Figures:
 
     Attributes:
         pictures: In the training split.
-        epochs: Passes over it: on small pictures, at the full size.
+        epochs: Passes over it.
         image_size: Side of the input in pixels.
         test_pictures: Rendered, in the test split.
         top1: Share of them whose class is right.
@@ -45,7 +46,7 @@ class Figures:
     """
 
     pictures: int
-    epochs: tuple[int, int]
+    epochs: int
     image_size: int
     test_pictures: int
     top1: float
@@ -92,43 +93,29 @@ def train(data: Path, out: Path, *, epochs: int, image_size: int, threads: int) 
     """Train YOLO11n-cls on the CPU and return its best checkpoint.
 
     It starts from its architecture and the first layers of the demo's shelf detector, which has learned from nothing on
-    scenes of the same renderer: that saves most of the passes. Two thirds of the passes are made on smaller pictures.
+    scenes of the same renderer: that saves most of the passes.
 
     Args:
         data: The data set's folder.
         out: Folder for all of Ultralytics' output.
-        epochs: Passes over the training split at four fifths of the size; half as many follow at the full size.
+        epochs: Passes over the training split.
         image_size: Side of the input in pixels.
         threads: For torch: on a machine that is busy with other work, one is faster than several that wait.
     """
-    small = image_size * 4 // 5
-    first = _run(data, out, "yolo11n-cls.yaml", "small", threads, imgsz=small, epochs=epochs, lr0=0.0015)
-    return _run(data, out, str(first), "full", threads, imgsz=image_size, epochs=max(epochs // 2, 1), lr0=0.0008)
-
-
-def _run(data: Path, out: Path, start: str, name: str, threads: int, **options: float) -> Path:
     import torch
     from ultralytics import YOLO
-    from ultralytics.engine.trainer import BaseTrainer
 
-    model = YOLO(start)
-    if start.endswith(".yaml"):
-        model.load(DEMO_WEIGHTS)
-
-    def on_train_start(trainer: BaseTrainer) -> None:
-        torch.set_num_threads(threads)
-        for network in (trainer.model, trainer.ema.ema):  # several times as fast on a CPU
-            network.to(memory_format=torch.channels_last)
-
-    model.add_callback("on_train_start", on_train_start)
+    model = YOLO("yolo11n-cls.yaml").load(DEMO_WEIGHTS)
+    model.add_callback("on_train_start", lambda _: torch.set_num_threads(threads))
     # A crop must not lose the cap that a picture is about: scale stays small, and nothing is erased. Biases warm up
     # from 0 like all else: from Ultralytics' 0.1, AdamW would throw away what the first layers know.
     model.train(
-        data=str(data), project=str(out), name=name, exist_ok=True, device="cpu", workers=0, plots=False, amp=False,
-        batch=32, nbs=32, cache="ram", seed=0, optimizer="AdamW", momentum=0.9, cos_lr=True, lrf=0.02, warmup_epochs=1,
-        warmup_bias_lr=0.0, scale=0.05, auto_augment=None, erasing=0.0, hsv_h=0.0, hsv_s=0.4, hsv_v=0.25, **options,
+        data=str(data), project=str(out), name=_RUN, exist_ok=True, device="cpu", workers=0, plots=False, amp=False,
+        imgsz=image_size, epochs=epochs, batch=32, nbs=32, cache="ram", seed=0, optimizer="AdamW", lr0=0.0015,
+        momentum=0.9, cos_lr=True, lrf=0.02, warmup_epochs=1, warmup_bias_lr=0.0, scale=0.05, auto_augment=None,
+        erasing=0.0, hsv_h=0.0, hsv_s=0.4, hsv_v=0.25,
     )  # fmt: skip
-    return out / name / "weights" / "best.pt"
+    return out / _RUN / "weights" / "best.pt"
 
 
 def confusion(weights: Path, folder: Path) -> dict[str, dict[str, int]]:
@@ -151,7 +138,7 @@ def measure(weights: Path, data: Path, out: Path, image_size: int, photos: Path 
     totals = {true: sum(row.values()) for true, row in rendered.items()}
     return Figures(
         pictures=len(list((data / "train").rglob("*.jpg"))),
-        epochs=(_epochs_done(out / "small"), _epochs_done(out / "full")),
+        epochs=len((out / _RUN / "results.csv").read_text().splitlines()) - 1,
         image_size=image_size,
         test_pictures=sum(totals.values()),
         top1=_accuracy(rendered),
@@ -162,10 +149,6 @@ def measure(weights: Path, data: Path, out: Path, image_size: int, photos: Path 
     )
 
 
-def _epochs_done(run: Path) -> int:
-    return len((run / "results.csv").read_text().splitlines()) - 1
-
-
 def _accuracy(counts: dict[str, dict[str, int]]) -> float:
     return round(sum(counts[true][true] for true in counts) / sum(sum(row.values()) for row in counts.values()), 4)
 
@@ -174,8 +157,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Render, train, measure, and write the weights and their figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the data set and all training output")
-    parser.add_argument("--pictures", type=int, default=4800, help="training pictures (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=12, help="passes over small ones (default: %(default)s)")
+    parser.add_argument("--pictures", type=int, default=3840, help="training pictures (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=12, help="passes over them (default: %(default)s)")
     parser.add_argument("--imgsz", type=int, default=128, help="side of the input in pixels (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's (default: %(default)s)")
     parser.add_argument("--photos", type=Path, help="folder of real photographs by class, for their figure")

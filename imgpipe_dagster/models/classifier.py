@@ -1,15 +1,16 @@
 """Classifying pictures: options in, a classifier out, probabilities from it. No Dagster, SQL or settings here."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from imgpipe_dagster.models.devices import Device, takes_cuda
 from imgpipe_dagster.models.framing import cover, fit
+from imgpipe_dagster.models.predictor import Predictor
 from imgpipe_dagster.models.weights import checked_weights, fingerprint
 
 K = TypeVar("K")
@@ -75,18 +76,8 @@ class ClassifierOptions:
             raise ValueError("streams, batch_size and image_size are at least 1")
 
 
-class Classifier(ABC):
-    """Says what pictures show. Safe to share between threads; close it when done.
-
-    Attributes:
-        names: Class id to class name, ids from 0 up.
-        version: Weights and the settings that change answers, as ``name-fingerprint``.
-        image_size: Height and width of the model's input.
-    """
-
-    names: dict[int, str]
-    version: str
-    image_size: tuple[int, int]
+class Classifier(Predictor):
+    """Says what pictures show."""
 
     def classify(self, image: np.ndarray) -> Probabilities:
         """Classify one picture, as ``YOLO(weights).predict`` does: the middle of it, if it is not square.
@@ -135,16 +126,6 @@ class Classifier(ABC):
     @abstractmethod
     def _answer(self, draw: Callable[[np.ndarray], None]) -> Probabilities:
         """Run the model on what ``draw`` makes of its input, uint8 (height, width, 3), BGR."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free the model."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def load_classifier(

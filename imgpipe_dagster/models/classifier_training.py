@@ -16,7 +16,7 @@ from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.models.checkpoint import release
 from imgpipe_dagster.models.devices import Device
 from imgpipe_dagster.models.labelled_folder import LabelledFolder, LabelledPicture, Split
-from imgpipe_dagster.models.weights import require_task, ultralytics_environment
+from imgpipe_dagster.models.weights import load_yolo
 
 _SHORTER_SIDE = 2  # of a training picture, in input sizes: enough for the closest crop
 _RUN = "run"
@@ -149,16 +149,12 @@ def train_classifier(
     Raises:
         WeightsError: ``start`` is no classifier.
     """
-    for name, value in ultralytics_environment(cache_dir).items():
-        os.environ.setdefault(name, value)
     import torch
-    from ultralytics import YOLO
 
     chosen = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
     pictures = folder / "pictures"
     _write_pictures(data, pictures, config.image_size)
-    model: Any = YOLO(str(start or config.architecture))
-    require_task(model, "classify")
+    model = load_yolo(start or config.architecture, "classify", cache_dir)
 
     def tell(trainer: Any) -> None:  # noqa: ANN401 - Ultralytics' trainer
         if trainer.epoch < trainer.epochs:  # once more after the last pass, for the best one
@@ -167,21 +163,23 @@ def train_classifier(
     model.add_callback("on_fit_epoch_end", tell)
     # Ultralytics leaves one core idle, which on two cores is half the machine.
     model.add_callback("on_train_start", lambda _: torch.set_num_threads(os.cpu_count() or 1))
+    # Biases warm up from 0 like all else: from Ultralytics' 0.1, AdamW would throw away what the weights know.
     model.train(
         data=str(pictures), project=str(folder), name=_RUN, exist_ok=True, device=chosen, verbose=False, plots=True,
         workers=0 if chosen == "cpu" else min(8, os.cpu_count() or 1), amp=False, deterministic=True, seed=config.seed,
         imgsz=config.image_size, epochs=config.epochs, patience=config.patience, batch=config.batch, nbs=config.batch,
-        optimizer="AdamW", lr0=config.learning_rate, momentum=0.9, cos_lr=True, warmup_epochs=1, scale=config.scale,
-        fliplr=config.fliplr, flipud=config.flipud, hsv_h=config.hsv_h, hsv_s=config.hsv_s, hsv_v=config.hsv_v,
-        erasing=config.erasing, auto_augment=config.auto_augment,
+        optimizer="AdamW", lr0=config.learning_rate, momentum=0.9, cos_lr=True, warmup_epochs=1, warmup_bias_lr=0.0,
+        scale=config.scale, fliplr=config.fliplr, flipud=config.flipud, hsv_h=config.hsv_h, hsv_s=config.hsv_s,
+        hsv_v=config.hsv_v, erasing=config.erasing, auto_augment=config.auto_augment,
     )  # fmt: skip
     weights = folder / "weights.pt"
     release(folder / _RUN / "weights" / "best.pt", weights, config.image_size, "classify")
-    YOLO(weights).val(
+    trained = load_yolo(weights, "classify", cache_dir)
+    trained.val(
         data=str(pictures), split="test", imgsz=config.image_size, device=chosen, workers=0, plots=True, verbose=False,
         project=str(folder), name="test", exist_ok=True,
     )  # fmt: skip
-    confusion = _confusion(YOLO(weights), data, pictures, chosen)
+    confusion = _confusion(trained, data, pictures, chosen)
     curve = _curve(folder / _RUN / "results.csv")
     return TrainedClassifier(
         weights, _metrics(data, confusion, curve), {**_notes(data, config, folder), **_plots(folder)}

@@ -1,14 +1,15 @@
 """Finding objects: options in, a detector out, boxes from it. No Dagster, SQL or settings here."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from imgpipe_dagster.models.devices import Device, takes_cuda
+from imgpipe_dagster.models.predictor import Predictor
 from imgpipe_dagster.models.weights import checked_weights, fingerprint
 
 K = TypeVar("K")
@@ -85,18 +86,8 @@ class DetectorOptions:
             raise ValueError("max_boxes, streams, batch_size and image_size are at least 1")
 
 
-class Detector(ABC):
-    """Finds objects in pictures. Safe to share between threads; close it when done.
-
-    Attributes:
-        names: Class id to class name.
-        version: Weights and the settings that change answers, as ``name-fingerprint``.
-        image_size: Height and width that a picture is scaled to fit into.
-    """
-
-    names: dict[int, str]
-    version: str
-    image_size: tuple[int, int]
+class Detector(Predictor):
+    """Finds objects in pictures."""
 
     @abstractmethod
     def detect(self, image: np.ndarray) -> Boxes:
@@ -123,16 +114,6 @@ class Detector(ABC):
         Raises:
             DecodeError: A file cannot be decoded; a note names its key. Validated files do not end here.
         """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free the model."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def load_detector(

@@ -5,14 +5,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from imgpipe_dagster.models.classifier import Classifier, ClassifierOptions, K, Probabilities, Visit, classifier_version
 from imgpipe_dagster.models.decoding import decode, stream
 from imgpipe_dagster.models.framing import cover, fit
-from imgpipe_dagster.models.weights import require_task, ultralytics_environment
+from imgpipe_dagster.models.weights import load_yolo
 
 _DECODERS = min(8, os.cpu_count() or 1)
 
@@ -22,13 +21,7 @@ class UltralyticsClassifier(Classifier):
 
     def __init__(self, weights: Path, digest: str, options: ClassifierOptions, *, device: str, cache_dir: Path) -> None:
         """Load a ``.pt`` onto the device; see ``load_classifier``."""
-        for name, value in ultralytics_environment(cache_dir).items():
-            os.environ.setdefault(name, value)
-        from ultralytics import YOLO
-
-        yolo = YOLO(weights)
-        require_task(yolo, "classify")
-        self._yolo: Any = yolo  # its annotations say too little
+        self._yolo = load_yolo(weights, "classify", cache_dir)
         size = options.image_size or self._yolo.overrides.get("imgsz", 224)
         self.image_size = (size, size) if isinstance(size, int) else tuple(size)
         self.names = self._yolo.names

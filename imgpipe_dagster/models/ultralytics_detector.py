@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Generic
 
 import numpy as np
 
 from imgpipe_dagster.models.decoding import decode, stream
 from imgpipe_dagster.models.detector import Boxes, Detector, DetectorOptions, K, detector_version
 from imgpipe_dagster.models.letterbox import Letterbox, fitting_size
-from imgpipe_dagster.models.weights import require_task, ultralytics_environment
+from imgpipe_dagster.models.weights import load_yolo
 
 _DECODERS = min(8, os.cpu_count() or 1)
 
@@ -33,13 +33,7 @@ class UltralyticsDetector(Detector):
 
     def __init__(self, weights: Path, digest: str, options: DetectorOptions, *, device: str, cache_dir: Path) -> None:
         """Load a ``.pt`` onto the device; see ``load_detector``."""
-        for name, value in ultralytics_environment(cache_dir).items():
-            os.environ.setdefault(name, value)
-        from ultralytics import YOLO
-
-        yolo = YOLO(weights)
-        require_task(yolo, "detect")
-        self._yolo: Any = yolo  # its annotations say too little
+        self._yolo = load_yolo(weights, "detect", cache_dir)
         self._stride = max(int(self._yolo.model.stride.max()), 32)
         self.image_size = fitting_size(options.image_size or self._yolo.overrides.get("imgsz", 640), self._stride)
         self.names = self._yolo.names

@@ -281,6 +281,26 @@ def _onnx_notes(path: Path) -> dict[str, Any]:
     return notes
 
 
+def load_yolo(weights: Path | str, task: Task, cache_dir: Path) -> Any:  # noqa: ANN401 - its annotations say too little
+    """Load weights, or an architecture, with Ultralytics.
+
+    Args:
+        weights: What ``YOLO()`` takes; trusted.
+        task: What it has to be for.
+        cache_dir: Where Ultralytics may write.
+
+    Raises:
+        WeightsError: It is for another task.
+    """
+    for name, value in ultralytics_environment(cache_dir).items():
+        os.environ.setdefault(name, value)
+    from ultralytics import YOLO
+
+    model = YOLO(weights)
+    require_task(model, task)
+    return model
+
+
 def require_task(model: Any, task: Task) -> None:  # noqa: ANN401 - Ultralytics is imported where it is needed only
     """Refuse a loaded Ultralytics model that is for another task.
 

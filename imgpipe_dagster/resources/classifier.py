@@ -31,8 +31,6 @@ class ClassifierResource(dg.ConfigurableResource):
             precision=self.precision,  # type: ignore[arg-type] - validated there
             device=self.device,  # type: ignore[arg-type] - validated there
         )
-        classifier = load_classifier(self.weights, options, cache_dir=Path(self.cache_dir), sha256=self.sha256)
-        try:
+        cache_dir = Path(self.cache_dir)
+        with load_classifier(self.weights, options, cache_dir=cache_dir, sha256=self.sha256) as classifier:
             yield classifier
-        finally:
-            classifier.close()

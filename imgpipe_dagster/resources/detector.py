@@ -38,8 +38,6 @@ class DetectorResource(dg.ConfigurableResource):
             device=self.device,  # type: ignore[arg-type] - validated there
             calibration_dir=Path(self.calibration_dir) if self.calibration_dir else None,
         )
-        detector = load_detector(self.weights, options, cache_dir=Path(self.cache_dir), sha256=self.sha256)
-        try:
+        cache_dir = Path(self.cache_dir)
+        with load_detector(self.weights, options, cache_dir=cache_dir, sha256=self.sha256) as detector:
             yield detector
-        finally:
-            detector.close()
