@@ -1,6 +1,8 @@
 # The few commands of this project. `make demo` is the place to begin.
 PYTHON ?= python3
 PORT ?= 3000
+API_PORT ?= 8000
+DASHBOARD_PORT ?= 8501
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,8 +25,8 @@ install: $(STAMP) ## Make .venv and install everything
 demo: $(STAMP) ## Run the whole pipeline on rendered images
 	$(BIN)/imgpipe demo
 
-ui: $(STAMP) ## Start Dagster's UI with the sensor on, a demo CDN and new rows arriving
-	$(BIN)/python -m imgpipe_dagster.demo.ui --port $(PORT)
+ui: $(STAMP) ## Start Dagster, the API and the dashboard over demo data, with new rows arriving
+	$(BIN)/python -m imgpipe_dagster.demo.ui --port $(PORT) --api-port $(API_PORT) --dashboard-port $(DASHBOARD_PORT)
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from imgpipe_dagster.catalogue import api_keys, batches, history, idempotency, images, overview, qc, qc_reports, schema
 from imgpipe_dagster.catalogue.alert_mails import form_mails, lease_mail
 from imgpipe_dagster.catalogue.alerts import write_alert
-from imgpipe_dagster.catalogue.browse import ImageFilter, image_details, list_images
+from imgpipe_dagster.catalogue.browse import ImageFilter, image_details, list_images, newest_enhanced
 from imgpipe_dagster.catalogue.engine import connect, transact
 from imgpipe_dagster.catalogue.feeds import feed_ages
 from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
@@ -304,6 +304,8 @@ def _dashboard_calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]
     yield "status: count_answers of a source", lambda: overview.count_answers(engine, **far, source="sql")
     yield "page: newest batches", lambda: overview.newest_batches(engine)
     yield "page: newest alerts", lambda: overview.newest_alerts(engine)
+    yield "page: newest enhanced", lambda: newest_enhanced(engine)
+    yield "page: newest enhanced of a SKU", lambda: newest_enhanced(engine, sku_id="SKU7")
     yield "page: feeds", lambda: feed_ages(engine)
     yield "page: history of an image", lambda: history.image_history(engine, 1001)
     yield "page: keys of a page", lambda: history.original_keys(engine, range(1001, 1025))
@@ -336,6 +338,7 @@ def _review_calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
     dark = RejectionReason.TOO_DARK
     yield "review: reject", lambda: qc.reject(engine, third.image_id, reason=dark, **ann)
     yield "review: undo", lambda: qc.undo(engine, third.image_id, **ann)
+    yield "status: review_progress", lambda: qc_reports.review_progress(engine, "ann")
     yield "status: review_figures", lambda: qc_reports.review_figures(engine)
     yield "export: published pictures", lambda: next(qc_reports.published_pictures(engine))
 

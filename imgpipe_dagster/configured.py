@@ -5,6 +5,8 @@ from imgpipe_dagster.fetch.policy import FetchPolicy
 from imgpipe_dagster.imaging.modes import EnhancementConfig
 from imgpipe_dagster.imaging.validate import ValidationLimits
 from imgpipe_dagster.imaging.verdict import ReviewPolicy
+from imgpipe_dagster.models.classifier import ClassifierOptions
+from imgpipe_dagster.models.detector import DetectorOptions
 from imgpipe_dagster.settings import DEMO_WEIGHTS, Settings
 
 
@@ -54,6 +56,23 @@ def validation_limits(settings: Settings) -> ValidationLimits:
     return ValidationLimits(
         max_pixels=settings.max_pixels, timeout_s=settings.decode_timeout_s, memory_mb=settings.decode_memory_mb
     )
+
+
+def detector_options(settings: Settings) -> DetectorOptions:
+    """How objects are found."""
+    return DetectorOptions(
+        confidence=settings.detector_confidence,
+        iou=settings.detector_iou,
+        image_size=settings.detector_image_size,
+        precision=settings.detector_precision,
+        device=settings.detector_device,
+        calibration_dir=settings.detector_calibration_dir,
+    )
+
+
+def classifier_options(settings: Settings) -> ClassifierOptions:
+    """How bottles are classified."""
+    return ClassifierOptions(precision=settings.bottle_precision, device=settings.bottle_device)
 
 
 def review_limits(settings: Settings) -> ReviewLimits:

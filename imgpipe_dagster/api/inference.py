@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -16,10 +17,11 @@ from imgpipe_dagster.api.files import require_picture
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.work import WorkPool
+from imgpipe_dagster.configured import classifier_options, detector_options
 from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.validate import Validator
-from imgpipe_dagster.models.classifier import Classifier, ClassifierOptions, load_classifier
-from imgpipe_dagster.models.detector import Detector, DetectorOptions, load_detector
+from imgpipe_dagster.models.classifier import Classifier, load_classifier
+from imgpipe_dagster.models.detector import Detector, load_detector
 from imgpipe_dagster.models.weights import WeightsError
 from imgpipe_dagster.settings import Settings
 
@@ -217,22 +219,14 @@ class Inference:
 
 
 def _classifier(settings: Settings) -> Classifier:
-    options = ClassifierOptions(precision=settings.bottle_precision, device=settings.bottle_device, streams=STREAMS)
+    options = replace(classifier_options(settings), streams=STREAMS)
     return load_classifier(
         settings.bottle_weights, options, cache_dir=settings.home / "models", sha256=settings.bottle_sha256
     )
 
 
 def _detector(settings: Settings) -> Detector:
-    options = DetectorOptions(
-        confidence=settings.detector_confidence,
-        iou=settings.detector_iou,
-        image_size=settings.detector_image_size,
-        precision=settings.detector_precision,
-        device=settings.detector_device,
-        calibration_dir=settings.detector_calibration_dir,
-        streams=STREAMS,
-    )
+    options = replace(detector_options(settings), streams=STREAMS)
     return load_detector(
         settings.detector_weights, options, cache_dir=settings.home / "models", sha256=settings.detector_sha256
     )

@@ -176,6 +176,31 @@ def image_details(engine: Engine, image_id: int) -> ImageDetails | None:
     return transact(engine, read, writes=False, retry_for_s=_LOOK_FOR_S)
 
 
+def newest_enhanced(engine: Engine, *, sku_id: str | None = None, at_most: int = 50) -> Sequence[Row]:
+    """Images that were enhanced, the youngest first: ``image_id``, ``sku_id``, ``qc_status``.
+
+    Args:
+        engine: The catalogue.
+        sku_id: Only of this product.
+        at_most: How many.
+    """
+    image, made = ProductImage, EnhancedImage
+    query = (
+        sa.select(image.id.label("image_id"), image.sku_id, image.qc_status)
+        .join(made, sa.and_(made.image_id == image.id, made.batch_key == image.batch_key))
+        .where(made.object_key.is_not(None))
+        .limit(at_most)
+    )
+    # With a product its images lead, and else the enhanced ones: there may be many others between them.
+    leading = made.image_id if sku_id is None else image.id
+    query = query.where(leading > 0).order_by(leading.desc())
+    if sku_id is not None:
+        query = query.where(image.sku_id == sku_id)
+    return transact(
+        engine, lambda connection: connection.execute(query).mappings().all(), writes=False, retry_for_s=_LOOK_FOR_S
+    )
+
+
 def _of(table: type[Base], *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return sa.select(Base.metadata.tables[table.__tablename__]).where(*where)
 

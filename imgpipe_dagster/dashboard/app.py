@@ -1,22 +1,23 @@
-"""What Streamlit runs for every visitor and every click: who is here, which pages there are, what went wrong."""
+"""What Streamlit runs for every visitor and every click: who is here, and which pages there are."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import streamlit as st
-from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
-from imgpipe_dagster.catalogue.engine import CatalogueError, describe_error
-from imgpipe_dagster.dashboard import image, images, overview
+from imgpipe_dagster.dashboard import enhancement, image, images, overview, review, review_figures, try_it
 from imgpipe_dagster.dashboard.people import Person, person, sidebar
 from imgpipe_dagster.dashboard.services import settings
-from imgpipe_dagster.store.base import StoreError
+from imgpipe_dagster.dashboard.telling import told
+
+# Of our own: the icon of a page would be asked for at a foreign server.
+ICON = """<svg xmlns="http://www.w3.org/2000/svg" width="32" height="32" viewBox="0 0 32 32">
+<rect width="32" height="32" rx="6" fill="#1f77b4"/><path d="M5 25l8-11 5 7 3-4 6 8z" fill="#fff"/>
+<circle cx="23" cy="9" r="3" fill="#fff"/></svg>"""
 
 
 def main() -> None:
     """Show the page that was asked for."""
-    st.set_page_config(page_title="imgpipe", layout="wide")
+    st.set_page_config(page_title="imgpipe", page_icon=ICON, layout="wide")
     with told():
         found = settings()
         who = person(found)
@@ -47,22 +48,11 @@ def pages(who: Person) -> list[st.Page]:
         page(overview.show, "Overview", "monitoring", "overview"),
         page(images.show, "Images", "photo_library", "images"),
         page(image.show, "Image", "image", "image", hidden=True),
+        page(enhancement.show, "Enhancement", "auto_fix_high", "enhancement"),
+        page(review.show, "Review", "rule", "review"),
+        page(review_figures.show, "Review figures", "query_stats", "review_figures"),
+        page(try_it.show, "Try it", "science", "try"),
     ]
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """What goes wrong below becomes a sentence on the page."""
-    try:
-        yield
-    except (CatalogueError, StoreError) as error:
-        st.error(str(error), icon=":material/error:")
-    except SQLAlchemyError as error:
-        st.error(f"The catalogue cannot be reached: {describe_error(error)}", icon=":material/error:")
-        st.button("Try again")
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        st.error(f"The settings are wrong. {wrong}", icon=":material/error:")
 
 
 def _log_in() -> None:

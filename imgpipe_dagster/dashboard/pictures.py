@@ -83,6 +83,11 @@ def _shrunk(store: ImageStore, key: str, longer: int) -> np.ndarray:
     return thumbnail(decode_bgr(store.get(key)), longer, longer)
 
 
+def jpeg_of(image: np.ndarray) -> bytes:
+    """Pixels (uint8 BGR) as JPEG for a page, no larger than a picture on its own."""
+    return _jpeg(thumbnail(image, LARGE, LARGE))
+
+
 def _jpeg(image: np.ndarray) -> bytes:
     _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return jpeg.tobytes()

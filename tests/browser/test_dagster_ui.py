@@ -26,19 +26,26 @@ FLAGS = [
 ]
 
 
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
 class Ui:
     """The running `make ui`, asked through Dagster's GraphQL."""
 
     def __init__(self, home):
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
+        self.port, self.api_port, self.dashboard_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
         self.home = home
         self.log = (home.parent / "ui.log").open("wb")
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "imgpipe_dagster.demo.ui", "--port", str(self.port)),
+                *("--api-port", str(self.api_port), "--dashboard-port", str(self.dashboard_port)),
                 *("--images", "24", "--interval", "0.2"),
             ],
             env={**os.environ, "IMGPIPE_HOME": str(home)},
@@ -164,6 +171,19 @@ def test_the_pages_show_the_graph_the_partitions_and_the_pictures(ui):
         page.goto(f"{ui.url}/assets/image_predictions")
         expect(page.get_by_text("Freshness policy").first).to_be_visible()
         browser.close()
+
+
+def test_three_addresses_are_printed_and_answer(ui):
+    printed = (ui.home.parent / "ui.log").read_text()
+    addresses = {
+        "Dagster": f"http://127.0.0.1:{ui.port}/",
+        "API": f"http://127.0.0.1:{ui.api_port}/docs",
+        "Dashboard": f"http://127.0.0.1:{ui.dashboard_port}/",
+    }
+    for name, address in addresses.items():
+        assert f"{name}:{' ' * (10 - len(name))}{address}" in printed
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            assert answer.status == 200
 
 
 def test_a_second_demo_is_refused_while_one_runs(ui):

@@ -34,7 +34,7 @@ from imgpipe_dagster.store.local import LocalStore
 HOSTILE = '<img src=x onerror="alert(1)"> ![x](https://evil.example/x.png) [a](javascript:alert(1)) $x$ :red[a]'
 PAGE = """
 from imgpipe_dagster.dashboard import {name}
-from imgpipe_dagster.dashboard.app import told
+from imgpipe_dagster.dashboard.telling import told
 from imgpipe_dagster.dashboard.people import Person
 with told():
     {name}.show(Person("ann", frozenset({scopes!r})))

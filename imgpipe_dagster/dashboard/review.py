@@ -1,0 +1,381 @@
+"""Review: one picture at a time, large, decided with a key; the next one is there before it is asked for."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+
+from imgpipe_dagster.api.gate import Scope
+from imgpipe_dagster.catalogue.qc import (
+    Decision,
+    ReviewError,
+    ReviewItem,
+    ReviewLimits,
+    approve,
+    claim_review,
+    pending_reviews,
+    reject,
+    release_review,
+    undo,
+)
+from imgpipe_dagster.catalogue.qc_reports import COUNTED_AT_MOST, review_progress
+from imgpipe_dagster.catalogue.tables import QcStatus
+from imgpipe_dagster.configured import review_limits
+from imgpipe_dagster.dashboard.links import image_link
+from imgpipe_dagster.dashboard.people import Person, require
+from imgpipe_dagster.dashboard.pictures import full_picture, large_picture
+from imgpipe_dagster.dashboard.services import engine, settings, store
+from imgpipe_dagster.dashboard.telling import told
+from imgpipe_dagster.dashboard.words import counted, plain
+from imgpipe_dagster.imaging.background import available_methods
+from imgpipe_dagster.imaging.formats import DecodeError
+from imgpipe_dagster.imaging.rework import RejectionReason
+from imgpipe_dagster.store.base import StoreError
+
+REASON_KEYS = dict(zip(RejectionReason, "1234567890QWE", strict=True))
+_DESK, _NOTES, _REASON = "review_desk", "review_notes", "review_reason"
+_ZOOM, _ORIGINAL = "review_zoom", "review_original"
+# The prefetched picture is loaded by the browser without being shown; a zoomed one is moved in its frame.
+_STYLE = """<style>
+.st-key-review_ahead { display: none; }
+.st-key-review_zoomed { overflow: auto; max-height: 80vh; }
+.st-key-review_zoomed img { max-width: none !important; width: auto !important; }
+.st-key-review_zoomed * { overflow: visible !important; }
+</style>"""
+
+
+@dataclass
+class Desk:
+    """What one reviewer has before them.
+
+    Attributes:
+        reviewer: Who.
+        current: The picture that is looked at.
+        claimed_at: When that was claimed, by this process's clock.
+        ahead: The picture that comes next; it is claimed as well.
+        passed: Where the last picture that was passed over stands in the queue.
+        last: The last decision.
+        decided_at: When that was, by this process's clock.
+    """
+
+    reviewer: str
+    current: ReviewItem | None = None
+    claimed_at: float = 0.0
+    ahead: ReviewItem | None = None
+    passed: tuple[float, int] | None = None
+    last: Decision | None = None
+    decided_at: float = 0.0
+
+
+def limits() -> ReviewLimits:
+    """How long claims and undoing last."""
+    return review_limits(settings())
+
+
+def show(who: Person) -> None:
+    """Show the page."""
+    st.title("Review")
+    if not require(Scope.REVIEW, who):
+        return
+    desk = _desk(who)
+    _keep_claim(desk)
+    _progress(desk)
+    with st.container(key="review_undo", height="content"):  # there in any case, so that nothing below it moves
+        _undo_bar(desk)
+    item = desk.current
+    if item is None:
+        _nothing_left(desk)
+        return
+    st.html(_STYLE)
+    _keys(desk, item)
+    left, right = st.columns([3, 2])
+    with left:
+        _picture(item)
+    with right:
+        _reasons()
+        _facts(item)
+    _fetch_ahead(desk)
+
+
+def _desk(who: Person) -> Desk:
+    desk = st.session_state.get(_DESK)
+    if desk is None or desk.reviewer != who.name:
+        if desk is not None:
+            _leave(desk)
+        desk = st.session_state[_DESK] = Desk(who.name)
+    if desk.current is None:
+        advance(desk)
+    return desk
+
+
+def advance(desk: Desk) -> None:
+    """Put the next picture before the reviewer, and claim the one after it."""
+    desk.current, desk.ahead = _reclaimed(desk, desk.ahead) or _claimed(desk, without=None), None
+    desk.claimed_at = time.monotonic()
+    if desk.current is not None:
+        desk.ahead = _claimed(desk, without=desk.current.image_id)
+
+
+def _claimed(desk: Desk, *, without: int | None) -> ReviewItem | None:
+    """The most urgent picture behind those that were passed over, claimed; None if there is none."""
+    waiting = pending_reviews(engine(), limits=limits(), after=desk.passed, reviewer=desk.reviewer, at_most=10)
+    for item in waiting:
+        if item.image_id != without and (claimed := _reclaimed(desk, item)):
+            return claimed
+    return None
+
+
+def _reclaimed(desk: Desk, item: ReviewItem | None) -> ReviewItem | None:
+    """A picture of the queue, claimed anew; None if somebody was faster."""
+    if item is None:
+        return None
+    try:
+        return claim_review(engine(), item.image_id, reviewer=desk.reviewer, limits=limits())
+    except ReviewError:
+        return None
+
+
+def _keep_claim(desk: Desk) -> None:
+    """Claim what is looked at again before its claim ends."""
+    if desk.current is None or time.monotonic() - desk.claimed_at < limits().claim_s / 2:
+        return
+    desk.current = _reclaimed(desk, desk.current)
+    desk.claimed_at = time.monotonic()
+    if desk.current is None:
+        st.warning("Somebody else has decided on that picture meanwhile: here is another one.")
+        advance(desk)
+
+
+def _leave(desk: Desk) -> None:
+    for item in (desk.current, desk.ahead):
+        if item is not None:
+            release_review(engine(), item.image_id, reviewer=desk.reviewer)
+
+
+def _progress(desk: Desk) -> None:
+    progress = review_progress(engine(), desk.reviewer)
+    waiting = f"{progress.waiting:,}" + ("+" if progress.waiting == COUNTED_AT_MOST else "")
+    st.caption(
+        f"Today {plain(desk.reviewer)} has decided on {counted(progress.mine, 'picture')}, all reviewers on "
+        f"{progress.all:,}. {waiting} wait."
+    )
+    done, open_ = progress.all, progress.waiting
+    if done + open_:
+        st.progress(done / (done + open_))
+
+
+def _nothing_left(desk: Desk) -> None:
+    if desk.passed is not None:
+        st.info("That was the last picture of the queue; some were passed over.", icon=":material/done_all:")
+        st.button("Begin again", on_click=_begin_again, args=(desk,), type="primary")
+        return
+    st.info(
+        "Nothing waits for a review. Pictures come here after their enhancement, where a score is not enough; others "
+        "may have claimed what is left.",
+        icon=":material/done_all:",
+    )
+    st.button("Look again")
+
+
+def _begin_again(desk: Desk) -> None:
+    desk.passed = None
+
+
+def _keys(desk: Desk, item: ReviewItem) -> None:
+    chosen = st.session_state.get(_REASON)
+    with st.container(horizontal=True):
+        _button("Approve", "A", _approve, desk, item, disabled=item.enhanced_key is None, kind="primary")
+        _button("Reject", "X", _reject, desk, item, disabled=chosen is None)
+        _button("Next", "N", _pass_over, desk, item)
+        _button("Zoom", "Z", _toggle, _ZOOM)
+        _button("Original", "O", _toggle, _ORIGINAL)
+
+
+def _reasons() -> None:
+    chosen = st.session_state.get(_REASON)
+    st.caption("To reject it, choose what is wrong: the picture is enhanced again accordingly.")
+    with st.container(horizontal=True, gap="small"):
+        for reason, key in REASON_KEYS.items():
+            kind = "primary" if reason == chosen else "secondary"
+            label = reason.value.replace("_", " ")
+            _button(label, key, _choose, reason, kind=kind, help=reason.meaning)
+    st.caption(RejectionReason(chosen).meaning if chosen is not None else "No reason is chosen.")
+    st.text_input("Notes", key=_NOTES, max_chars=2000, placeholder="Anything worth keeping")
+
+
+def _button(
+    label: str,
+    key: str,
+    work: Callable[..., None],
+    *args: object,
+    disabled: bool = False,
+    kind: str = "secondary",
+    help: str | None = None,
+) -> None:
+    st.button(
+        label,
+        shortcut=key,
+        on_click=_telling,
+        args=(work, *args),
+        disabled=disabled,
+        type="primary" if kind == "primary" else "secondary",
+        help=help,
+        key=f"review_key_{key}",
+    )
+
+
+def _telling(work: Callable[..., None], *args: object) -> None:
+    with told():
+        work(*args)
+
+
+def _approve(desk: Desk, item: ReviewItem) -> None:
+    notes = st.session_state.get(_NOTES) or None
+    _decide(
+        desk,
+        lambda: approve(
+            engine(),
+            item.image_id,
+            reviewer=desk.reviewer,
+            url_of=store().open_url,
+            limits=limits(),
+            notes=notes,
+            sha256=item.enhanced_sha256,
+        ),
+    )
+
+
+def _reject(desk: Desk, item: ReviewItem) -> None:
+    notes, reason = st.session_state.get(_NOTES) or None, RejectionReason(st.session_state[_REASON])
+    _decide(
+        desk,
+        lambda: reject(
+            engine(),
+            item.image_id,
+            reviewer=desk.reviewer,
+            reason=reason,
+            limits=limits(),
+            notes=notes,
+            sha256=item.enhanced_sha256,
+            methods=available_methods(),
+        ),
+    )
+
+
+def _decide(desk: Desk, decide: Callable[[], Decision]) -> None:
+    """Make a decision and go on, also where somebody else was faster: then that is told."""
+    try:
+        desk.last, desk.decided_at = decide(), time.monotonic()
+    finally:
+        _clear()
+        advance(desk)
+
+
+def _pass_over(desk: Desk, item: ReviewItem) -> None:
+    release_review(engine(), item.image_id, reviewer=desk.reviewer)
+    desk.passed = item.cursor
+    _clear()
+    advance(desk)
+
+
+def _clear() -> None:
+    st.session_state[_NOTES] = ""
+    for name in (_REASON, _ZOOM, _ORIGINAL):
+        st.session_state.pop(name, None)
+
+
+def _toggle(name: str) -> None:
+    st.session_state[name] = not st.session_state.get(name, False)
+
+
+def _choose(reason: RejectionReason) -> None:
+    st.session_state[_REASON] = reason
+
+
+def _undo_bar(desk: Desk) -> None:
+    if desk.last is not None and _undo_left_s(desk) > 0:
+        _undo_fragment(desk)
+
+
+def _undo_left_s(desk: Desk) -> float:
+    return limits().undo_s - (time.monotonic() - desk.decided_at)
+
+
+@st.fragment(run_every=1)
+def _undo_fragment(desk: Desk) -> None:
+    left, last = _undo_left_s(desk), desk.last
+    if left <= 0 or last is None:
+        st.rerun()
+    match last.qc_status:
+        case QcStatus.APPROVED:
+            what = "approved"
+        case QcStatus.PENDING:
+            what = "rejected and is enhanced again"
+        case _:
+            what = "rejected for good"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.write(f"Image {last.image_id} was {what}.")
+        if st.button("Undo", shortcut="U", on_click=_telling, args=(_undo, desk, last), key="review_key_U"):
+            st.rerun()
+        st.caption(f"for another {max(1, round(left))} s")
+
+
+def _undo(desk: Desk, last: Decision) -> None:
+    desk.last = None
+    undo(engine(), last.image_id, reviewer=desk.reviewer, limits=limits())
+    _clear()
+    back = claim_review(engine(), last.image_id, reviewer=desk.reviewer, limits=limits())
+    desk.current, desk.ahead, desk.claimed_at = back, desk.current, time.monotonic()
+
+
+def _picture(item: ReviewItem) -> None:
+    original = bool(st.session_state.get(_ORIGINAL)) or item.enhanced_key is None
+    key = item.original_key if original else item.enhanced_key
+    kind = "original" if original else "enhanced"
+    if item.enhanced_key is None:
+        st.warning("No enhanced picture could be made: this is the original.", icon=":material/hide_image:")
+    if key is None:
+        st.error("There is no picture of it in the store.", icon=":material/hide_image:")
+        return
+    alt = f"Image {item.image_id}, {kind}"
+    try:
+        if st.session_state.get(_ZOOM):
+            with st.container(key="review_zoomed"):
+                st.image(full_picture(store(), key), alt=f"{alt}, every pixel")
+        else:
+            st.image(large_picture(store(), key), alt=alt, width="stretch")
+    except (StoreError, DecodeError) as error:
+        st.error(f"The picture cannot be shown: {error}", icon=":material/hide_image:")
+        return
+    st.caption(f"{kind}, {item.width} by {item.height} pixels" if kind == "enhanced" else kind)
+
+
+def _facts(item: ReviewItem) -> None:
+    after = "none" if item.score is None else f"{item.score:.0f}"
+    change = None if item.score is None or item.score_before is None else f"{item.score - item.score_before:+.0f}"
+    st.metric("Score", after, change)
+    facts = {
+        "SKU": item.sku_id,
+        "product group": item.product_group_id,
+        "value": None if item.value is None else f"{item.value:g}",
+        "why a person": ", ".join(item.review_reasons),
+        "wrong with it": ", ".join(item.issues),
+        "reworks": item.rework_count or None,
+    }
+    st.markdown("  \n".join(f"**{name}** {plain(value)}" for name, value in facts.items() if value))
+    image_link(item.image_id, f"Image {item.image_id}")
+    if item.steps:
+        st.markdown("**steps**  \n" + "  \n".join(plain(f"{step['step']}: {step['why']}") for step in item.steps))
+
+
+def _fetch_ahead(desk: Desk) -> None:
+    """Let the browser load the next picture while this one is looked at."""
+    key = desk.ahead and (desk.ahead.enhanced_key or desk.ahead.original_key)
+    if not key:
+        return
+    with st.container(key="review_ahead"):
+        try:
+            st.image(large_picture(store(), key), alt="The next picture")
+        except (StoreError, DecodeError):
+            return  # it is told when it is that picture's turn
