@@ -15,13 +15,20 @@ from imgpipe_dagster.alerts.freshness import Freshness
 from imgpipe_dagster.catalogue import schema
 from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.pulse import Pulse
+from imgpipe_dagster.catalogue.qc import ReviewLimits, approve
 from imgpipe_dagster.catalogue.tables import (
     Detection,
+    EnhancedImage,
+    EnhancementConfigRow,
     ImageBatch,
+    ImageMetric,
     ImagePrediction,
     MetadataReport,
     ProductImage,
+    PublishedEnhancement,
+    QcReviewLog,
     RawImage,
+    Sku,
     ValidatedImage,
 )
 from imgpipe_dagster.dashboard.launch import has_login, streamlit_command, written_secrets
@@ -37,7 +44,7 @@ from imgpipe_dagster.dashboard import {name}
 from imgpipe_dagster.dashboard.telling import told
 from imgpipe_dagster.dashboard.people import Person
 with told():
-    {name}.show(Person("ann", frozenset({scopes!r})))
+    {name}.show(Person({who!r}, frozenset({scopes!r})))
 """
 OIDC = {
     "oidc_issuer": "https://issuer.example/",
@@ -47,9 +54,9 @@ OIDC = {
 }
 
 
-def show(name, *, scopes=("read", "write", "review", "train"), **query):
+def show(name, *, who="ann", scopes=("read", "write", "review", "train"), **query):
     """The page, run once."""
-    page = AppTest.from_string(PAGE.format(name=name, scopes=scopes), default_timeout=60)
+    page = AppTest.from_string(PAGE.format(name=name, who=who, scopes=scopes), default_timeout=60)
     for key, value in query.items():
         page.query_params[key] = str(value)
     return page.run()
@@ -154,18 +161,47 @@ def fill(engine, store, jpeg):
             for box, (class_name, confidence) in enumerate([(name[:100], 0.9), ("can", 0.4)]):
                 own = {"detection_id": f"b:{n}:{box}", "class_name": class_name, "confidence": confidence}
                 connection.execute(sa.insert(Detection).values({**number, **of_batch, **own, "class_id": box}))
+            if n > 20:
+                enhance(connection, store, n, jpeg)
     store.put("metadata/1.json", b'{"name": "<b>"}')
 
 
-@pytest.mark.parametrize("name", ["overview", "images", "image"])
-def test_an_empty_page_says_what_to_do(home, name):
-    page = sound(show(name))
-    assert {"overview": "imgpipe import csv", "images": "imgpipe import csv", "image": "Enter the number"}[
-        name
-    ] in words(page)
+def enhance(connection, store, n, jpeg):
+    """An enhanced picture that waits for its review."""
+    of_batch, sha256 = {"image_id": n, "batch_key": "b"}, f"{n:064}"
+    store.put(f"enhanced/{n}/a.jpg", jpeg)
+    waits = {"qc_status": "needs_review", "qc_priority": n / 100, "enhanced_sha256": sha256}
+    connection.execute(sa.update(ProductImage).where(ProductImage.id == n).values(waits))
+    made = {"object_key": f"enhanced/{n}/a.jpg", "sha256": sha256, "width": 96, "height": 64, "image_format": "jpg"}
+    rules = {"profile": "amazon_main", "failed_rules": [{"rule": "min_fill", "value": 0.2}]}
+    steps = [{"step": "light", "why": "exposure 0.14"}]
+    own = {"mode": "auto", "model_version": "m", "steps": steps, "review_reasons": ["low_score"]}
+    connection.execute(sa.insert(EnhancedImage).values({**of_batch, **made, **rules, **own}))
+    verdict = {"qc_status": "needs_review", "qc_priority": 1, "audited": False, "review_reasons": ["low_score"]}
+    connection.execute(sa.insert(PublishedEnhancement).values({**of_batch, **verdict}))
+    for phase, score in (("before", 40), ("after", 70)):
+        size = {"width": 96, "height": 64, "byte_size": 9, "components": {"sharpness": 0.5}, "issues": ["dark"]}
+        connection.execute(sa.insert(ImageMetric).values({**of_batch, "phase": phase, "score": score, **size}))
+    connection.execute(sa.insert(Sku).values({"sku_id": f"SKU-{n}", "value": 9}))
 
 
-@pytest.mark.parametrize("name", ["overview", "images", "image"])
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("overview", "imgpipe import csv"),
+        ("images", "imgpipe import csv"),
+        ("image", "Enter the number"),
+        ("enhancement", "imgpipe run --once"),
+        ("review", "Nothing waits for a review"),
+        ("review_figures", "The page Review shows what waits"),
+        ("try_it", "Choose a picture"),
+    ],
+)
+def test_an_empty_page_says_what_to_do(home, name, advice):
+    assert advice in words(sound(show(name)))
+
+
+@pytest.mark.parametrize("name", ["overview", "images", "image", "enhancement", "review", "review_figures"])
 def test_a_database_that_is_down_is_one_sentence(home, name, monkeypatch):
     monkeypatch.setenv("IMGPIPE_DATABASE_URL", "mysql+pymysql://imgpipe:secret@127.0.0.1:1/imgpipe")
     forget()
@@ -182,10 +218,10 @@ def test_a_catalogue_without_a_schema_says_which_command_helps(home, monkeypatch
     assert "imgpipe db upgrade" in page.error[0].value
 
 
-@pytest.mark.parametrize("name", ["overview", "images", "image"])
+@pytest.mark.parametrize("name", ["overview", "image", "enhancement", "review", "review_figures", "try_it"])
 def test_who_may_not_read_sees_nothing(images, name):
     page = sound(show(name, scopes=(), id=1))
-    assert "may not read" in page.info[0].value
+    assert re.search("may not (read|review)", page.info[0].value)
     assert len(page.info) == len(page.title) == 1
     assert not page.caption
     assert not page.metric
@@ -256,9 +292,155 @@ def test_boxes_are_switched_by_class_and_confidence(images):
     assert not page.expander
 
 
-@pytest.mark.parametrize("asked_for", ["999", "0", "x", "9" * 30, "\u0661"])
-def test_an_image_that_is_not_there_is_told(images, asked_for):
-    assert any(text in words(sound(show("image", id=asked_for))) for text in ("There is no image", "Enter the number"))
+def press(page, key):
+    """Press a key of the review page."""
+    return sound(page.button(key=f"review_key_{key}").click().run())
+
+
+def looked_at(page):
+    """The image that a reviewer has before them."""
+    return page.session_state["review_desk"].current.image_id
+
+
+def rows(home, query):
+    engine = connect(make_url(f"sqlite:///{home}/catalogue.db"))
+    with engine.connect() as connection:
+        found = connection.execute(query).all()
+    engine.dispose()
+    return [tuple(row) for row in found]
+
+
+def logs(home):
+    log = QcReviewLog
+    return rows(home, sa.select(log.image_id, log.reviewer_id, log.status, log.reason, log.notes).order_by(log.id))
+
+
+def claims(home):
+    claimed = ProductImage.qc_claimed_by.is_not(None)
+    return set(rows(home, sa.select(ProductImage.id, ProductImage.qc_claimed_by).where(claimed)))
+
+
+def test_pictures_are_approved_rejected_and_passed_over_by_their_keys(images):
+    page = sound(show("review"))
+    assert looked_at(page) == 30
+    page.text_input(key="review_notes").set_value(HOSTILE)
+    press(page, "A")
+    assert looked_at(page) == 29
+    assert page.text_input(key="review_notes").value == ""
+    assert page.button(key="review_key_X").disabled
+    press(page, "2")
+    press(page, "X")
+    assert looked_at(page) == 28
+    press(page, "N")
+    assert looked_at(page) == 27
+    assert logs(images) == [(30, "ann", "approved", None, HOSTILE), (29, "ann", "pending", "too_dark", None)]
+    assert "has decided on 2 pictures" in words(page)
+    assert claims(images) == {(27, "ann"), (26, "ann")}
+
+
+def test_a_decision_is_undone_and_its_picture_is_there_again(images):
+    page = sound(show("review"))
+    press(page, "A")
+    press(page, "U")
+    assert looked_at(page) == 30
+    assert [row[2] for row in logs(images)] == ["approved", "needs_review"]
+    press(page, "A")
+    assert looked_at(page) == 29
+    page.session_state["review_desk"].decided_at -= 11
+    assert "review_key_U" not in [button.key for button in sound(page.run()).button]
+
+
+def test_two_reviewers_never_have_the_same_picture(images):
+    ann, ben = sound(show("review")), sound(show("review", who="ben"))
+    seen = {"ann": [], "ben": []}
+    for _ in range(3):
+        for name, page in (("ann", ann), ("ben", ben)):
+            seen[name].append(looked_at(page))
+            press(page, "A")
+    assert set(seen["ann"]) & set(seen["ben"]) == set()
+    assert len(logs(images)) == 6
+    assert len({row[0] for row in logs(images)}) == 6
+
+
+def test_who_is_late_is_told_and_goes_on(images):
+    page = sound(show("review"))
+    engine = connect(make_url(f"sqlite:///{images}/catalogue.db"))
+    with engine.begin() as connection:  # the claim ran out, and another reviewer was there
+        connection.execute(sa.update(ProductImage).where(ProductImage.id == 30).values(qc_claimed_by=None))
+    approve(engine, 30, reviewer="ben", url_of=str, limits=ReviewLimits())
+    engine.dispose()
+    press(page, "A")
+    assert "approved by ben" in page.warning[0].value
+    assert looked_at(page) == 29
+
+
+def test_the_end_of_the_queue_leads_back_to_what_was_passed_over(images):
+    page = sound(show("review"))
+    for _ in range(10):
+        press(page, "N")
+    assert "some were passed over" in page.info[0].value
+    sound(page.button[0].click().run())
+    assert looked_at(page) == 30
+
+
+def test_the_next_picture_is_sent_before_it_is_asked_for(images):
+    page = sound(show("review"))
+    assert page.session_state["review_desk"].ahead.image_id == 29
+    assert (29, "ann") in claims(images)
+
+
+def test_a_picture_that_vanished_can_still_be_rejected(images):
+    (images / "store" / "enhanced" / "30" / "a.jpg").unlink()
+    page = sound(show("review"))
+    assert "The picture cannot be shown" in page.error[0].value
+    press(page, "E")
+    press(page, "X")
+    assert logs(images) == [(30, "ann", "rejected", "unusable", None)]
+
+
+def test_review_figures_say_who_decided_and_why(images):
+    page = sound(show("review"))
+    press(page, "A")
+    press(page, "2")
+    press(page, "X")
+    figures = sound(show("review_figures"))
+    assert figures.metric[0].value == "2"
+    assert any("too_dark" in str(frame.value) for frame in figures.dataframe)
+
+
+def test_settings_of_a_product_are_previewed_saved_and_taken_away(images):
+    page = sound(show("enhancement", id=25))
+    assert "min_fill" in str([frame.value for frame in page.dataframe])
+    next(slider for slider in page.slider if slider.label == "Light").set_value(1.5)
+    sound(page.button[0].click().run())
+    assert [metric.label for metric in page.metric].count("Score after") == 2
+    assert rows(images, sa.select(EnhancementConfigRow.config)) == []
+    sound(page.button[1].click().run())
+    assert rows(images, sa.select(EnhancementConfigRow.sku_id, EnhancementConfigRow.config)) == [
+        ("SKU-25", {"light": 1.5})
+    ]
+    sound(page.button[2].click().run())
+    assert rows(images, sa.select(EnhancementConfigRow.config)) == []
+
+
+def test_a_setting_that_is_no_good_is_told(images):
+    page = sound(show("enhancement", id=25))
+    page.text_input[1].set_value("<b>pink</b>")
+    sound(page.button[1].click().run())
+    assert "Unknown colour" in page.error[0].value or "pink" in page.error[0].value
+    assert rows(images, sa.select(EnhancementConfigRow.config)) == []
+
+
+def test_an_address_on_a_private_network_is_not_fetched(home):
+    page = sound(show("try_it"))
+    sound(page.text_input(key="try_url").set_value("http://127.0.0.1:1/a.jpg").run())
+    assert "The picture cannot be had" in page.error[0].value
+
+
+def test_an_image_that_is_not_there_is_told(images):
+    assert "There is no image 999" in words(sound(show("image", id="999")))
+    for no_number in ("0", "9" * 17, "\u0661"):
+        assert "Enter the number" in words(sound(show("image", id=no_number)))
 
 
 @pytest.mark.parametrize(
