@@ -58,7 +58,7 @@ def pages(who: Person) -> list[st.Page]:
 def _log_in() -> None:
     st.title("imgpipe")
     st.write("Log in to see the images and what was found in them.")
-    st.button("Log in", on_click=st.login, type="primary", icon=":material/login:")
+    st.button("Log in", on_click=st.login, icon=":material/login:")
 
 
 if __name__ == "__main__":

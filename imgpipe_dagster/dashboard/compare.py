@@ -2,7 +2,7 @@
 
 import base64
 
-import streamlit as st
+from streamlit.components.v2 import component
 
 _HTML = """<figure class="compare">
   <div class="frame"><img class="after"><img class="before"></div>
@@ -33,7 +33,7 @@ _JS = """export default function({ data, parentElement }) {
   slider.oninput = move;
   move();
 }"""
-_component = st.components.v2.component("imgpipe_compare", html=_HTML, css=_CSS, js=_JS)
+_component = component("imgpipe_compare", html=_HTML, css=_CSS, js=_JS)
 
 
 def compare(before: bytes, after: bytes, *, what: str, key: str) -> None:

@@ -49,7 +49,7 @@ def show(who: Person) -> None:
     show_quality(found)
     sku_id = found.image["sku_id"]
     if sku_id is not None:
-        st.subheader(f"Settings of {plain(sku_id)}")
+        st.header(f"Settings of {plain(sku_id)}")
         _settings(found, str(sku_id), who)
 
 
@@ -99,7 +99,7 @@ def _settings(found: ImageDetails, sku_id: str, who: Person) -> None:
         put = _fields(now)
         with st.container(horizontal=True):
             preview = st.form_submit_button("Preview on this picture", icon=":material/preview:")
-            save = st.form_submit_button("Save", type="primary", icon=":material/save:")
+            save = st.form_submit_button("Save", icon=":material/save:")
             drop = st.form_submit_button("Use the group's settings again", icon=":material/undo:")
     if not (preview or save or drop):
         return

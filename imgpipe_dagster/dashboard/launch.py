@@ -14,6 +14,14 @@ from imgpipe_dagster.settings import Settings
 APP = Path(__file__).with_name("app.py")
 LOOPBACK = "127.0.0.1"
 _DISCOVERY = ".well-known/openid-configuration"
+# Streamlit's own red and grey do not stand out enough to be read by everybody (WCAG 2.1, 1.4.3). No colour could be
+# read on dark and hold white letters as well: there are no filled buttons.
+_THEME = {
+    "theme.light.primaryColor": "#1A5FB4",
+    "theme.light.textColor": "#1B1D24",
+    "theme.dark.primaryColor": "#62A0EA",
+    "theme.headingFontSizes": json.dumps(["2.25rem", "1.5rem", "1.25rem"]),
+}
 
 
 def has_login(settings: Settings) -> bool:
@@ -40,6 +48,7 @@ def streamlit_command(settings: Settings, *, host: str, port: int, secrets_file:
         "client.showErrorDetails": "none",  # a visitor sees no stack trace, whatever happens
         "client.toolbarMode": "minimal",
         "runner.magicEnabled": "false",
+        **_THEME,
     }
     if secrets_file is not None:
         options["secrets.files"] = str(secrets_file)

@@ -120,13 +120,13 @@ def bars(counts: AnswerCounts, length: dt.timedelta, unit: str, now: dt.datetime
 def _charts(counts: AnswerCounts, length: dt.timedelta, interval: Interval, unit: str) -> None:
     if counts.is_partial:
         st.caption(f"The newest {COUNTED_AT_MOST:,} answers of this time are counted.")
-    st.subheader(f"Images per {interval.name.lower()}")
+    st.header(f"Images per {interval.name.lower()}")
     frame = bars(counts, length, unit, dt.datetime.now(dt.UTC).replace(tzinfo=None))
     st.bar_chart(frame, color=_COLOURS, x_label="UTC", y_label="images", height=260)
     st.caption(f"{counts.answers:,} images had their first answer, {sum(counts.rejected.values()):,} were rejected.")
     left, right = st.columns(2)
     with left:
-        st.subheader("Rejected, by reason")
+        st.header("Rejected, by reason")
         if counts.by_reason:
             _table(
                 {
@@ -138,7 +138,7 @@ def _charts(counts: AnswerCounts, length: dt.timedelta, interval: Interval, unit
         else:
             st.write("No image was rejected.")
     with right:
-        st.subheader("Predictions, by class")
+        st.header("Predictions, by class")
         _table(
             {
                 "most certain object": [name or "nothing found" for name in counts.by_class],
@@ -148,7 +148,7 @@ def _charts(counts: AnswerCounts, length: dt.timedelta, interval: Interval, unit
 
 
 def _batches(found: Settings) -> None:
-    st.subheader("Batches")
+    st.header("Batches")
     rows = newest_batches(engine())
     if not rows:
         st.write("No batch has been claimed yet: Dagster's sensor or `imgpipe run --once` does that.")
@@ -170,7 +170,7 @@ def _batches(found: Settings) -> None:
 
 
 def _alerts(found: Settings) -> None:
-    st.subheader("Alerts")
+    st.header("Alerts")
     rows = newest_alerts(engine())
     if not rows:
         st.write("There has been no alert.")

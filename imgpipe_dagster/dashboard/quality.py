@@ -48,7 +48,7 @@ def show_work(made: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Non
     if made["reason"]:
         st.warning(f"Nothing could be made: {plain(made['reason'])}. {plain(made['detail'] or '')}")
         return
-    st.subheader("Steps")
+    st.header("Steps")
     steps = made["steps"] or []
     if steps:
         st.dataframe(
@@ -66,7 +66,7 @@ def show_rules(failed: list[dict[str, Any]], profile: str | None) -> None:
     """The rules of a marketplace that a picture breaks."""
     if profile is None:
         return
-    st.subheader(f"Rules of {plain(profile)}")
+    st.header(f"Rules of {plain(profile)}")
     if failed:
         st.dataframe(pd.DataFrame(failed).astype(str), hide_index=True)
     else:

@@ -168,7 +168,7 @@ def _progress(desk: Desk) -> None:
 def _nothing_left(desk: Desk) -> None:
     if desk.passed is not None:
         st.info("That was the last picture of the queue; some were passed over.", icon=":material/done_all:")
-        st.button("Begin again", on_click=_begin_again, args=(desk,), type="primary")
+        st.button("Begin again", on_click=_begin_again, args=(desk,))
         return
     st.info(
         "Nothing waits for a review. Pictures come here after their enhancement, where a score is not enough; others "
@@ -185,8 +185,8 @@ def _begin_again(desk: Desk) -> None:
 def _keys(desk: Desk, item: ReviewItem) -> None:
     chosen = st.session_state.get(_REASON)
     with st.container(horizontal=True):
-        _button("Approve", "A", _approve, desk, item, disabled=item.enhanced_key is None, kind="primary")
-        _button("Reject", "X", _reject, desk, item, disabled=chosen is None)
+        _button("Approve", "A", _approve, desk, item, disabled=item.enhanced_key is None, icon="check_circle")
+        _button("Reject", "X", _reject, desk, item, disabled=chosen is None, icon="cancel")
         _button("Next", "N", _pass_over, desk, item)
         _button("Zoom", "Z", _toggle, _ZOOM)
         _button("Original", "O", _toggle, _ORIGINAL)
@@ -197,9 +197,9 @@ def _reasons() -> None:
     st.caption("To reject it, choose what is wrong: the picture is enhanced again accordingly.")
     with st.container(horizontal=True, gap="small"):
         for reason, key in REASON_KEYS.items():
-            kind = "primary" if reason == chosen else "secondary"
+            icon = "radio_button_checked" if reason == chosen else "radio_button_unchecked"
             label = reason.value.replace("_", " ")
-            _button(label, key, _choose, reason, kind=kind, help=reason.meaning)
+            _button(label, key, _choose, reason, icon=icon, help=reason.meaning)
     st.caption(RejectionReason(chosen).meaning if chosen is not None else "No reason is chosen.")
     st.text_input("Notes", key=_NOTES, max_chars=2000, placeholder="Anything worth keeping")
 
@@ -210,7 +210,7 @@ def _button(
     work: Callable[..., None],
     *args: object,
     disabled: bool = False,
-    kind: str = "secondary",
+    icon: str | None = None,
     help: str | None = None,
 ) -> None:
     st.button(
@@ -219,7 +219,7 @@ def _button(
         on_click=_telling,
         args=(work, *args),
         disabled=disabled,
-        type="primary" if kind == "primary" else "secondary",
+        icon=icon and f":material/{icon}:",
         help=help,
         key=f"review_key_{key}",
     )

@@ -25,16 +25,16 @@ def show(who: Person) -> None:
         st.info("Nobody has decided in this time. The page Review shows what waits.", icon=":material/inbox:")
         return
     days = pd.DataFrame(figures["days"]).set_index("day")[["approved", "reworked", "rejected"]]
-    st.subheader("Decisions by day")
+    st.header("Decisions by day")
     st.bar_chart(days, x_label="day (UTC)", y_label="decisions", height=260)
     left, right = st.columns(2)
     with left:
-        st.subheader("Rejected, by reason")
+        st.header("Rejected, by reason")
         _counts("reason", figures["rejection_reasons"])
     with right:
-        st.subheader("Pictures")
+        st.header("Pictures")
         _counts("status", figures["images"])
-    st.subheader("Reviewers")
+    st.header("Reviewers")
     rows = [{**row, "audit": agreement(row["audit"])} for row in figures["reviewers"]]
     names = {"reviewer_id": "reviewer", "mean_seconds": "seconds each", "audit": "audit agrees"}
     st.dataframe(pd.DataFrame(rows).rename(columns=names), hide_index=True)

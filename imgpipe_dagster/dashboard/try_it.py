@@ -179,17 +179,17 @@ def _results(tried: Tried) -> None:
         st.warning(problem, icon=":material/error:")
     detect, classify = st.columns(2)
     with detect:
-        st.subheader("Detected")
+        st.header("Detected")
         if tried.seen is not None:
             st.image(tried.seen, alt=f"The picture with {counted(len(tried.objects), 'object')}", width="stretch")
             counts = pd.Series([name for name, _ in tried.objects], dtype=str).value_counts()
             found = ", ".join(f"{count} {plain(name)}" for name, count in counts.items())
             st.write(found or "Nothing was found in it.")
     with classify:
-        st.subheader("Classified")
+        st.header("Classified")
         for name, share in tried.classes or ():
             st.progress(share, text=f"{plain(name)} {share:.2f}")
-    st.subheader("Enhanced")
+    st.header("Enhanced")
     if tried.enhanced is not None and tried.made is not None:
         compare(tried.original, tried.enhanced, what="The picture", key="try_compare")
         before, after = st.columns(2)
