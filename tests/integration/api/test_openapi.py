@@ -100,7 +100,7 @@ def described(tmp_path_factory, empty_catalogue, weights, start_server):
 
 def test_nothing_that_fits_or_breaks_the_description_makes_the_server_fail(described):
     quiet = settings(
-        max_examples=5, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=4, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
     asked = []
     for found in described.get_all_operations():
