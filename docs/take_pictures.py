@@ -23,6 +23,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 def main() -> None:
     """Start a webserver over the demo's runs, walk through it, stop it."""
     home = demo_home()
+    shutil.copyfile(home / "before_after.jpg", DOCS / "images" / "before-after.jpg")
     enter_demo(home, batch_size=40, batch_max_wait_s=0)
     command = [str(Path(sys.executable).with_name("dagster-webserver")), "-w", "workspace.yaml", "-p", str(PORT)]
     server = subprocess.Popen(command, cwd=DOCS.parent, start_new_session=True)  # noqa: S603 - ours
