@@ -1,4 +1,4 @@
-"""The demo: rendered files on a local CDN, the main job over all of them, a table and a contact sheet."""
+"""The demo: rendered files on a local CDN, two temples' models, the jobs over all files, tables and sheets."""
 
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from imgpipe_dagster.demo.home import DemoBusyError, demo_home, enter_demo, lock
 from imgpipe_dagster.demo.images import DemoFile, write_demo_images, write_files
 from imgpipe_dagster.demo.product_files import product_files
 from imgpipe_dagster.demo.product_show import add_product_rows, print_products, write_before_after
+from imgpipe_dagster.demo.temple_show import add_hall_rows, hall_files, print_temples, train_temples
 from imgpipe_dagster.settings import Settings
 
 BATCH_SIZE = 40  # so that a demo has several partitions to look at
@@ -46,13 +47,15 @@ def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
     upgrade(engine)
     folder = settings.home / "images" / str(count)  # the files of one count have other names than those of another
     with Progress(console=err) as progress:
-        products = list(product_files())
-        task = progress.add_task("rendering images", total=count + len(products))
+        products, halls = list(product_files()), list(hall_files())
+        task = progress.add_task("rendering images", total=count + len(products) + len(halls))
         files = write_demo_images(folder, count, lambda _file: progress.advance(task))
-        write_files(folder, products, lambda _file: progress.advance(task))
+        write_files(folder, [*products, *halls], lambda _file: progress.advance(task))
+    train_temples(settings, engine, err)
     with DemoCdn(folder) as cdn:
         add_rows(engine, [(cdn.url_for(file.name), file) for file in files])
         add_product_rows(engine, cdn, products)
+        add_hall_rows(engine, cdn, halls)
         raise_alarm(settings, engine)
         with stage_bars(err) as on_job:
             outcomes = run_pending(settings, engine, on_job)
@@ -61,6 +64,7 @@ def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
     seconds = sum(outcome.seconds for outcome in outcomes if outcome.job == "analyse")
     _print_results(engine, keys, seconds, out)
     print_products(engine, out)
+    print_temples(engine, out)
     sheet = write_contact_sheet(settings, engine, settings.home / "contact_sheet.jpg")
     pairs = write_before_after(settings, engine, settings.home / "before_after.jpg")
     engine.dispose()
