@@ -1,4 +1,7 @@
-"""The classification stage: what classifiers say about the valid images of a batch and about objects in them."""
+"""The classification stage: what classifiers say about the valid images of a batch and about objects in them.
+
+Temples' champions are classifiers too: what they say is in ``temple_classifications``.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +12,14 @@ import pandas as pd
 
 from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
 from imgpipe_dagster.assets.sheets import TILE_HEIGHT, TILE_WIDTH, ContactSheet
+from imgpipe_dagster.assets.temple_classifications import (
+    classify_temples,
+    temple_metadata,
+    temple_rows,
+    unusable_champions,
+)
+from imgpipe_dagster.assets.temple_models import temple_models
+from imgpipe_dagster.catalogue.images import temples_of_images
 from imgpipe_dagster.catalogue.tables import BOTTLE_STATUS
 from imgpipe_dagster.imaging.draw import class_colour, thumbnail
 from imgpipe_dagster.models.classifier import Classifier, Probabilities
@@ -44,8 +55,15 @@ CLASSIFICATION_COLUMNS = [
             asset="classifications",
             blocking=True,
             description="Each valid image has one bottle status of its own, beside those of objects in it.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            "every_champion_could_be_used",
+            asset="classifications",
+            description="Each temple of the batch that has a model has one whose files are as the registry knows them.",
+        ),
     ],
+    # For lineage: an image asks for today's champion. Which are out of date, the rows say: imgpipe stale.
+    deps=[dg.AssetDep(temple_models, partition_mapping=dg.AllPartitionMapping())],
 )
 def classifications(
     context: dg.AssetExecutionContext,
@@ -57,6 +75,8 @@ def classifications(
 ) -> Iterator[dg.MaterializeResult]:
     """What classifiers say: a row per valid image, and one per detected object of the classes that are cropped.
 
+    Images of a temple have one more, from the temple's champion: its category, or `no_model`.
+
     ``detection_id`` is empty for a whole image. ``probabilities`` holds those of all classes.
     """
     valid = validated_images[validated_images["reason"].isna()]
@@ -65,6 +85,8 @@ def classifications(
     sheet = ContactSheet(valid["image_id"], "Classified images")
     with classifier.open() as model:
         frame = classify_images(model, context.partition_key, valid, objects, image_store.store, progress, sheet)
+    temples = temples_of_images(database.engine, context.partition_key)
+    answers = classify_temples(database.engine, image_store.store, valid, temples)
     whole = frame.loc[frame["detection_id"].isna(), "image_id"]
     check = check_result(
         context,
@@ -75,8 +97,18 @@ def classifications(
         recover="This is a fault of the classifier: keep the run's log and re-run the batch.",
     )
     shown = {"contact_sheet": sheet.markdown(), "sample": sample(frame, CLASSIFICATION_COLUMNS[1:6])}
+    usable = check_result(
+        context,
+        database.engine,
+        asset="classifications",
+        name="every_champion_could_be_used",
+        failures=len(unusable := unusable_champions(answers)),
+        recover=" ".join([*unusable.values(), "Then: imgpipe backfill --asset classifications --temple TEMPLE."]),
+    )
     yield dg.MaterializeResult(
-        value=frame, metadata={**classification_metadata(frame, progress), **shown}, check_results=[check]
+        value=pd.concat([frame, temple_rows(context.partition_key, answers)], ignore_index=True),
+        metadata={**classification_metadata(frame, progress), **temple_metadata(answers), **shown},
+        check_results=[check, usable],
     )
 
 

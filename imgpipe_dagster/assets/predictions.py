@@ -11,7 +11,7 @@ import pandas as pd
 
 from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
 from imgpipe_dagster.catalogue.images import images_of_batch
-from imgpipe_dagster.catalogue.tables import BOTTLE_STATUS, ImageStatus, PredictionStatus
+from imgpipe_dagster.catalogue.tables import BOTTLE_STATUS, TEMPLE_CATEGORY, ImageStatus, PredictionStatus
 from imgpipe_dagster.partitions import image_batches
 from imgpipe_dagster.reasons import Reason
 from imgpipe_dagster.resources.database import DatabaseResource
@@ -137,6 +137,7 @@ def answer_images(
         .merge(looked, on="image_id", how="left")
         .merge(top, on="image_id", how="left")
         .merge(_bottle_status(classified), on="image_id", how="left")
+        .merge(_temple_category(classified), on="image_id", how="left")
     )
     rejected = frame["reason"].notna()
     frame["status"] = rejected.map({True: PredictionStatus.REJECTED.value, False: PredictionStatus.PREDICTED.value})
@@ -154,6 +155,18 @@ def _bottle_status(classified: pd.DataFrame) -> pd.DataFrame:
             "model_version": "classifier_version",
         }
     )[["image_id", "bottle_status", "bottle_confidence", "classifier_version"]]
+
+
+def _temple_category(classified: pd.DataFrame) -> pd.DataFrame:
+    """What the temple's champion says of each image that has a temple."""
+    found = classified[classified["classifier"] == TEMPLE_CATEGORY]
+    return found.rename(
+        columns={
+            "class_name": "temple_category",
+            "confidence_score": "temple_confidence",
+            "model_version": "temple_version",
+        }
+    )[["image_id", "temple_category", "temple_confidence", "temple_version"]]
 
 
 def publishable(predictions: pd.DataFrame) -> pd.DataFrame:

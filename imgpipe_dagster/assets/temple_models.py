@@ -4,6 +4,7 @@ The registry of models is append-only, so no IO manager has a hand in it: the as
 """
 
 import logging
+import math
 
 import dagster as dg
 from pydantic import Field
@@ -118,7 +119,7 @@ def temple_models(
 
 def excess_alarms(report: TestReport) -> int:
     """How many more test pictures are flagged than may be."""
-    return max(0, report.flagged - int(report.pictures * MOST_FALSE_ALARMS))
+    return max(0, report.flagged - math.ceil(report.pictures * MOST_FALSE_ALARMS))
 
 
 def count_damaged_files(database: DatabaseResource, image_store: ImageStoreResource, temple_id: str) -> int:

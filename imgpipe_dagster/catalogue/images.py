@@ -161,3 +161,12 @@ def count_stages(engine: Engine, batch_keys: Sequence[str]) -> dict[str, int]:
             or 0
             for stage, (table, condition) in good.items()
         }
+
+
+def temples_of_images(engine: Engine, batch_key: str) -> dict[int, str]:
+    """The temple of each image of a batch that has one."""
+    query = sa.select(ProductImage.id, ProductImage.temple_id).where(
+        ProductImage.batch_key == batch_key, ProductImage.temple_id.is_not(None)
+    )
+    rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False)
+    return {image_id: str(temple) for image_id, temple in rows}

@@ -10,7 +10,17 @@ from sqlalchemy.engine import Engine
 
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.enhancement_configs import EnhancementRequest, enhancement_requests
-from imgpipe_dagster.catalogue.tables import BatchState, DetectedImage, EnhancedImage, ImageBatch, ProductImage
+from imgpipe_dagster.catalogue.tables import (
+    NO_MODEL,
+    TEMPLE_CATEGORY,
+    BatchState,
+    Classification,
+    DetectedImage,
+    EnhancedImage,
+    ImageBatch,
+    ProductImage,
+    TempleChampion,
+)
 from imgpipe_dagster.imaging.modes import EnhancementConfig
 from imgpipe_dagster.imaging.versions import enhancement_version
 
@@ -79,6 +89,31 @@ def old_detections(engine: Engine, current: str, scope: Scope) -> list[OldRows]:
         .where(DetectedImage.model_version != current, *scope.images(), *scope.batches())
         .group_by(ImageBatch.id, DetectedImage.batch_key, DetectedImage.model_version)
         .order_by(ImageBatch.id, DetectedImage.model_version)
+    )
+    rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False)
+    return [OldRows(*row) for row in rows]
+
+
+def old_temple_classifications(engine: Engine, scope: Scope) -> list[OldRows]:
+    """What another than its temple's champion has classified, and still counts, oldest batch first.
+
+    A new champion ages the images of its temple and no others. The version of rows without a model is ``no_model``.
+    """
+    version = sa.func.coalesce(Classification.model_version, NO_MODEL)
+    counts = ProductImage.id == Classification.image_id, ProductImage.batch_key == Classification.batch_key
+    query = (
+        sa.select(Classification.batch_key, version, sa.func.count())
+        .join(ProductImage, sa.and_(*counts))
+        .join(ImageBatch, ImageBatch.batch_key == Classification.batch_key)
+        .join(TempleChampion, TempleChampion.temple_id == ProductImage.temple_id)
+        .where(
+            Classification.classifier == TEMPLE_CATEGORY,
+            version != TempleChampion.version,
+            *scope.images(),
+            *scope.batches(),
+        )
+        .group_by(ImageBatch.id, Classification.batch_key, version)
+        .order_by(ImageBatch.id, version)
     )
     rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False)
     return [OldRows(*row) for row in rows]

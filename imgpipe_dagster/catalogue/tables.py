@@ -316,6 +316,12 @@ class Detection(Base):
 BOTTLE_STATUS = "bottle_status"
 """The classifier that looks at every valid image; also the kind of its registered models."""
 
+TEMPLE_CATEGORY = "temple_category"
+"""The classifier that looks at the images of temples: each temple's champion."""
+
+NO_MODEL = "no_model"
+"""The class of an image whose temple has no model, or none that can be used."""
+
 
 class Classification(Base):
     """One row a classified picture: each valid image, and each crop of a configured class (with its detection)."""

@@ -20,7 +20,7 @@ from imgpipe_dagster.demo.home import DemoBusyError, demo_home, enter_demo, lock
 from imgpipe_dagster.demo.images import DemoFile, write_demo_images, write_files
 from imgpipe_dagster.demo.product_files import product_files
 from imgpipe_dagster.demo.product_show import add_product_rows, print_products, write_before_after
-from imgpipe_dagster.demo.temple_show import add_hall_rows, hall_files, print_temples, train_temples
+from imgpipe_dagster.demo.temple_show import add_hall_rows, hall_files, print_temples, train_temples, write_temple_sheet
 from imgpipe_dagster.settings import Settings
 
 BATCH_SIZE = 40  # so that a demo has several partitions to look at
@@ -67,9 +67,10 @@ def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
     print_temples(engine, out)
     sheet = write_contact_sheet(settings, engine, settings.home / "contact_sheet.jpg")
     pairs = write_before_after(settings, engine, settings.home / "before_after.jpg")
+    halls_sheet = write_temple_sheet(settings, engine, settings.home / "temples.jpg")
     engine.dispose()
     print_mails(settings, out)
-    _print_where(settings, sheet, pairs, out)
+    _print_where(settings, sheet, pairs, halls_sheet, out)
     return 0 if all(outcome.succeeded for outcome in outcomes) else 1
 
 
@@ -144,10 +145,11 @@ def _print_results(engine: Engine, batch_keys: list[str], seconds: float, out: C
     out.print(table)
 
 
-def _print_where(settings: Settings, sheet: Path, pairs: Path, out: Console) -> None:
+def _print_where(settings: Settings, sheet: Path, pairs: Path, temples: Path, out: Console) -> None:
     table = Table("Where to look", "", box=None)
     table.add_row("annotated pictures", str(sheet))
     table.add_row("products before and after", str(pairs))
+    table.add_row("temples today", str(temples))
     table.add_row("reports", str(settings.home / "store" / "metadata"))
     table.add_row("catalogue", str(settings.home / "catalogue.db"))
     table.add_row("in Dagster", "make ui")

@@ -1,17 +1,27 @@
 """The demo's temples: labelled pictures of two rendered halls, a model for each, and what their cameras show today."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
+import sqlalchemy as sa
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, RowMapping
 
 from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
-from imgpipe_dagster.catalogue.tables import TempleImageOrigin, TempleSplit
+from imgpipe_dagster.catalogue.tables import (
+    TEMPLE_CATEGORY,
+    Classification,
+    ProductImage,
+    TempleImageOrigin,
+    TempleSplit,
+    ValidatedImage,
+)
 from imgpipe_dagster.catalogue.temple_models import champions, get_version
 from imgpipe_dagster.demo.cdn import DemoCdn
 from imgpipe_dagster.demo.halls import HALLS, Door, render_hall
@@ -21,7 +31,7 @@ from imgpipe_dagster.temples.pictures import LabelledFile, add_files
 SIZE = 480, 270
 """Pixels of the labelled pictures; a tenth of them is what the networks take."""
 
-TRAIN_EACH, TEST_EACH = 48, 8
+TRAIN_EACH, TEST_EACH = 64, 10
 TODAY = (Door.OPEN, Door.CLOSED, Door.OPEN, Door.CLOSED, Door.NONE)
 _TEST_SEED, _TODAY_SEED = 10_000, 20_000
 _TILE_WIDTH = 320
@@ -87,19 +97,62 @@ def train_temples(settings: Settings, engine: Engine, err: Console) -> None:
 
 
 def print_temples(engine: Engine, out: Console) -> None:
-    """A line for each hall: its champion and how it did on the frozen test pictures."""
-    table = Table(
-        *("temple", "champion", "categories", "trained on", "test accuracy", "false alarms", "no door: flagged"),
-        box=None,
-        title="Temples",
-        title_justify="left",
-    )
+    """A line for each hall: its champion, how it did on the frozen test pictures, and what it says of today's."""
+    table = Table(box=None, title="Temples", title_justify="left")
+    for name in ("temple", "champion", "trained on", "accuracy", "false alarms", "no door: flagged"):
+        table.add_column(name, no_wrap=name in ("temple", "champion"))
+    table.add_column("today")
+    today = _answers(engine)
     for temple, champion in champions(engine).items():
         version = get_version(engine, temple, champion.version)
         rates = [version.metrics[name] for name in ("accuracy", "false_alarm_rate", "unknown_flagged_rate")]
-        told = [f"{rate:.0%}" for rate in rates]
-        table.add_row(temple, version.version, ", ".join(version.labels), str(version.train_images), *told)
+        said = Counter(f"{row['class_name']}{' (anomaly)' if row['anomaly'] else ''}" for row in today[temple])
+        told = ", ".join(f"{name} {count}" for name, count in sorted(said.items()))
+        table.add_row(temple, version.version, str(version.train_images), *(f"{rate:.0%}" for rate in rates), told)
     out.print(table, soft_wrap=True)
+
+
+def write_temple_sheet(settings: Settings, engine: Engine, path: Path) -> Path:
+    """Draw today's pictures with what the champions say of them, as one picture on disk."""
+    from imgpipe_dagster.imaging.decode import decode_bgr
+    from imgpipe_dagster.imaging.draw import contact_sheet, thumbnail
+    from imgpipe_dagster.store.opening import open_store
+
+    store = open_store(settings.effective_store_url)
+    tiles = []
+    for temple, rows in _answers(engine).items():
+        for row in rows:
+            picture = thumbnail(decode_bgr(store.get(row["object_key"])), _TILE_WIDTH, _TILE_WIDTH)
+            mark = " anomaly" if row["anomaly"] else ""
+            tiles.append((picture, f"{temple}: {row['class_name']} {row['confidence_score']:.2f}{mark}"))
+    path.write_bytes(contact_sheet(tiles, columns=len(TODAY), max_bytes=None))
+    return path
+
+
+def _answers(engine: Engine) -> dict[str, list[RowMapping]]:
+    """What the champions say of today's pictures, by hall, in the order of their rows."""
+    same = [
+        sa.and_(table.image_id == ProductImage.id, table.batch_key == ProductImage.batch_key)
+        for table in (Classification, ValidatedImage)
+    ]
+    query = (
+        sa.select(
+            ProductImage.temple_id,
+            Classification.class_name,
+            Classification.confidence_score,
+            Classification.anomaly,
+            ValidatedImage.object_key,
+        )
+        .join(Classification, same[0])
+        .join(ValidatedImage, same[1])
+        .where(ProductImage.temple_id.in_(HALLS), Classification.classifier == TEMPLE_CATEGORY)
+        .order_by(ProductImage.id)
+    )
+    found: dict[str, list[RowMapping]] = {temple: [] for temple in HALLS}
+    with engine.connect() as connection:
+        for row in connection.execute(query).mappings():
+            found[str(row["temple_id"])].append(row)
+    return found
 
 
 def _labelled(temple: str, split: TempleSplit) -> Iterator[LabelledFile]:

@@ -46,6 +46,7 @@ def test_assets_and_their_groups(defs):
 def test_checks(defs):
     graph = defs.resolve_asset_graph()
     assert sorted(f"{key.asset_key.to_user_string()}.{key.name}" for key in graph.asset_check_keys) == [
+        "classifications.every_champion_could_be_used",
         "classifications.every_valid_image_was_classified",
         "detected_images.every_valid_image_was_looked_at",
         "detections.boxes_inside_the_image",
