@@ -558,6 +558,27 @@ class KafkaPosition(Base):
     updated_at: Mapped[Created]
 
 
+class IngestedFile(Base):
+    """A file of a folder source, by its content: which number it has in the store, and whether that was announced."""
+
+    __tablename__ = "ingested_files"
+
+    sha256: Mapped[Digest] = mapped_column(primary_key=True)
+    frame: Mapped[int] = mapped_column(sa.BigInteger, unique=True)
+    file_name: Mapped[str] = mapped_column(sa.String(255))
+    announced_at: Mapped[dt.datetime | None] = mapped_column(UTC_DATETIME)
+    created_at: Mapped[Created]
+
+
+class Counter(Base):
+    """A number that is given out once."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[Identifier] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(sa.BigInteger)
+
+
 # --- Models -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
-"""What the sources have in common: how they fail, and what a reading of one gives. No reading here."""
+"""What the sources have in common: how they fail, what a reading of one gives, what they announce. No reading here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from imgpipe_dagster.catalogue.imports import ImportReport
 
@@ -31,3 +33,21 @@ def add_reports(one: ImportReport, other: ImportReport, *, max_bad: int = 100) -
         one.rejected + other.rejected,
         (*one.bad, *other.bad)[:max_bad],
     )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image of a folder that is in the store."""
+
+    sha256: str
+    key: str
+    sku_id: str | None
+    temple_id: str | None
+
+
+class Announce(Protocol):
+    """Tells whoever processes images that these are in the store; done when it returns."""
+
+    def __call__(self, frames: Sequence[Frame]) -> None:
+        """Tell of these images."""
+        ...

@@ -5,9 +5,10 @@ What a message means is decided in ``messages.py``. The library is an extra and 
 
 import datetime as dt
 import hashlib
+import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from imgpipe_dagster.catalogue.alerts import AlertKind, write_alert
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.imports import BadRow, ImportReport, import_rows, source_key
 from imgpipe_dagster.catalogue.kafka_positions import Position, load_position, save_position
-from imgpipe_dagster.sources.base import SourceError, Taken, add_reports
+from imgpipe_dagster.sources.base import Frame, SourceError, Taken, add_reports
 from imgpipe_dagster.sources.messages import SOURCE, PoisonError, to_import_row
 
 if TYPE_CHECKING:
@@ -104,6 +105,36 @@ def recognise(stored: Position, high: int, found_timestamp_ms: int | None) -> Po
     return Position(epoch=stored.epoch + 1)
 
 
+class KafkaAnnouncer:
+    """Announces images that are in the store as messages of the topic, as the older producer did.
+
+    A message that brokers have taken and that is not noted before a crash is sent again: then the image comes twice.
+    """
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        self._producer: Producer | None = None
+
+    def __call__(self, frames: Sequence[Frame]) -> None:
+        """Send a message for each image and wait until the brokers have them.
+
+        Raises:
+            SourceError: They do not take them.
+        """
+        self._producer = self._producer or make_producer(self._config)
+        messages = []
+        for frame in frames:
+            fields = {"image_path": frame.key, "sku_id": frame.sku_id, "temple_id": frame.temple_id}
+            told = {name: value for name, value in fields.items() if value is not None}
+            messages.append((frame.key, json.dumps(told).encode(), {}))
+        why = send_all(self._producer, self._config.topic, messages, self._config.timeout_s)
+        if why is not None:
+            raise SourceError(
+                f"The Kafka topic {self._config.topic!r} at {self._config.bootstrap_servers} does not take messages "
+                f"({why}): check IMGPIPE_KAFKA_BOOTSTRAP_SERVERS and the topic."
+            )
+
+
 class KafkaSource:
     """A topic and the catalogue that its messages go to; one thread uses it."""
 
@@ -167,10 +198,7 @@ class KafkaSource:
 
     @contextmanager
     def _consumer(self, more: Mapping[str, Any]) -> Iterator["Consumer"]:
-        try:
-            from confluent_kafka import Consumer
-        except ImportError as error:
-            raise SourceError("Kafka needs an extra: pip install 'imgpipe-dagster[kafka]'") from error
+        Consumer = _library().Consumer
         own = {
             "group.id": self._config.group,
             "enable.auto.commit": False,
@@ -178,19 +206,13 @@ class KafkaSource:
             "auto.offset.reset": "earliest",
             "queued.max.messages.kbytes": 16 * 1024,
         }
-        consumer = Consumer({**self._connection(), **own, **more}, logger=log)
+        consumer = Consumer(
+            {**connection_options(self._config), "error_cb": self._note_error, **own, **more}, logger=log
+        )
         try:
             yield consumer
         finally:
             consumer.close()
-
-    def _connection(self) -> dict[str, Any]:
-        return {
-            "bootstrap.servers": self._config.bootstrap_servers,
-            "client.id": "imgpipe",
-            "error_cb": self._note_error,
-            **self._config.security,
-        }
 
     def _note_error(self, error: Any) -> None:  # noqa: ANN401 - KafkaError
         self._last_error = error.str()
@@ -305,12 +327,8 @@ class KafkaSource:
 
     def _put_aside(self, poison: list[tuple["Message", str]]) -> None:
         """Send messages to the dead-letter topic, each with its cause, and write one alert an hour about them."""
-        from confluent_kafka import KafkaError, Producer
-
-        if self._producer is None:
-            safe = {"enable.idempotence": True, "message.timeout.ms": int(self._config.timeout_s * 1000)}
-            self._producer = Producer({**self._connection(), **safe}, logger=log)
-        failed: list[KafkaError] = []
+        self._producer = self._producer or make_producer(self._config)
+        letters = []
         for message, cause in poison:
             value = message.value()
             headers: dict[str, str | bytes | None] = {
@@ -319,17 +337,9 @@ class KafkaSource:
                 "size": str(len(value or b"")),
                 "sha256": hashlib.sha256(value or b"").hexdigest(),
             }
-            self._producer.produce(
-                self._config.dead_letters,
-                value[:DEAD_LETTER_BYTES] if value is not None else None,
-                _place(message),
-                headers=headers,
-                on_delivery=lambda error, _sent: failed.append(error) if error else None,
-            )
-            self._producer.poll(0)
-        left = self._producer.flush(self._config.timeout_s + 1)
-        if failed or left:
-            why = failed[0].str() if failed else "no answer"
+            letters.append((_place(message), value[:DEAD_LETTER_BYTES] if value is not None else None, headers))
+        why = send_all(self._producer, self._config.dead_letters, letters, self._config.timeout_s)
+        if why is not None:
             raise SourceError(
                 f"The dead-letter topic {self._config.dead_letters!r} does not take a message ({why}): create it. "
                 "Nothing is committed until it does."
@@ -365,6 +375,56 @@ class KafkaSource:
         except KafkaException as error:
             # Another member has the partition now, or the broker is away. What is delivered again is known.
             log.warning("Offsets of %s were not committed: %s", self._config.topic, error.args[0].str())
+
+
+def connection_options(config: KafkaConfig) -> dict[str, Any]:
+    """How brokers are reached, as librdkafka takes it. Holds passwords."""
+    return {"bootstrap.servers": config.bootstrap_servers, "client.id": "imgpipe", **config.security}
+
+
+def make_producer(config: KafkaConfig) -> "Producer":
+    """A producer whose retries never double a message or change the order."""
+    safe = {"enable.idempotence": True, "message.timeout.ms": int(config.timeout_s * 1000)}
+    return _library().Producer({**connection_options(config), **safe}, logger=log)
+
+
+def send_all(
+    producer: "Producer",
+    topic: str,
+    messages: Iterable[tuple[str, bytes | None, dict[str, str | bytes | None]]],
+    timeout_s: float,
+) -> str | None:
+    """Send messages and wait until the brokers have them.
+
+    Args:
+        producer: Sends.
+        topic: Where to.
+        messages: Key, value and headers of each.
+        timeout_s: How long to wait.
+
+    Returns:
+        None if they have all of them, else why not.
+    """
+    failed: list[str] = []
+    for key, value, headers in messages:
+        producer.produce(
+            topic,
+            value,
+            key,
+            headers=headers,
+            on_delivery=lambda error, _sent: failed.append(error.str()) if error else None,
+        )
+        producer.poll(0)
+    left = producer.flush(timeout_s + 1)
+    return failed[0] if failed else "no answer" if left else None
+
+
+def _library() -> Any:  # noqa: ANN401 - a module
+    try:
+        import confluent_kafka
+    except ImportError as error:
+        raise SourceError("Kafka needs an extra: pip install 'imgpipe-dagster[kafka]'") from error
+    return confluent_kafka
 
 
 def _place(message: "Message") -> str:

@@ -13,6 +13,9 @@ RESERVED_FOLDER = ".incoming"
 STORED_SCHEME = "store"
 """Scheme of an ``image_url`` that names an image in the store itself: ``store:images/frame_000042.jpg``."""
 
+FRAME_PREFIX = "images/frame_"
+
+_FRAME = re.compile(r"images/frame_([0-9]{1,15})\.[A-Za-z0-9]+")
 _MAX_KEY_BYTES = 1024  # S3's limit
 _MAX_PART_BYTES = 255  # the limit of a file name on Linux
 _MAX_NAME_BYTES = 200  # leaves room for an extension
@@ -114,6 +117,17 @@ def stored_image_key(url: str) -> str:
     key = url.removeprefix(f"{STORED_SCHEME}:")
     stored_image_url(key)
     return key
+
+
+def frame_key(number: int) -> str:
+    """Key of an image that came from a folder: ``images/frame_000042.jpg``."""
+    return f"{FRAME_PREFIX}{number:06d}.jpg"
+
+
+def frame_number(key: str) -> int | None:
+    """The number in a frame's key, whatever its extension; None for other keys."""
+    match = _FRAME.fullmatch(key)
+    return int(match[1]) if match else None
 
 
 def report_name(key: str) -> str | None:

@@ -19,7 +19,7 @@ COMMANDS = [
     *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
     *(["run"], ["status"], ["retry"], ["poll"], ["kafka", "consume"], ["doctor"], ["models", "download"], ["demo"]),
     ["models", "train-bottle"],
-    *(["enhance"], ["score"], ["stale"], ["backfill"], ["prune"], ["forget"]),
+    *(["enhance"], ["score"], ["stale"], ["backfill"], ["prune"], ["forget"], ["ingest"]),
     *(["enhancement-config", name] for name in ("set", "unset", "show")),
     *(["qc", name] for name in ("list", "claim", "release", "approve", "reject", "undo", "reasons", "stats", "export")),
     *(["serve"], ["dashboard"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
