@@ -1,5 +1,6 @@
 """How far each source has been read, as a JSON state that only the source understands. No reading of sources."""
 
+import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,11 +12,19 @@ from imgpipe_dagster.catalogue.tables import SourceState
 from imgpipe_dagster.catalogue.types import utc_now
 
 
-def load_state(engine: Engine, source: str) -> tuple[dict[str, Any], int]:
-    """The state of a source and its version; an empty state and 0 for a source that has none yet."""
-    query = sa.select(SourceState.state, SourceState.version).where(SourceState.source == source)
-    row = transact(engine, lambda connection: connection.execute(query).first(), writes=False)
-    return (row[0], row[1]) if row else ({}, 0)
+def load_state(engine: Engine, source: str) -> tuple[dict[str, Any], int, dt.datetime]:
+    """The state of a source, its version, and the catalogue's clock before it was read (UTC).
+
+    A source that has none yet has an empty state and version 0.
+    """
+    # From one row, whether or not there is a state: a tick is to cost few queries.
+    clock = sa.select(utc_now().label("now")).subquery()
+    own = SourceState.source == source
+    query = sa.select(SourceState.state, SourceState.version, clock.c.now).select_from(
+        clock.outerjoin(SourceState, own)
+    )
+    state, version, now = transact(engine, lambda connection: connection.execute(query).one(), writes=False)
+    return state or {}, version or 0, now
 
 
 def save_state(engine: Engine, source: str, state: dict[str, Any], version: int) -> bool:

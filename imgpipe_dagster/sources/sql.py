@@ -106,6 +106,7 @@ class SqlSource:
         self._query = config.query.strip().rstrip(";")
         self._parameters = _parameters(self._query, QUERY_PARAMETERS, "IMGPIPE_SQL_SOURCE_QUERY")
         self._told = frozenset[str]()
+        self._has_numbers: bool | None = None  # whether its ids are numbers; None while nothing was read
         if config.update is not None:
             self._told = _parameters(config.update, ANSWER_PARAMETERS, "IMGPIPE_SQL_SOURCE_UPDATE")
             if "image_id" not in self._told:
@@ -127,9 +128,13 @@ class SqlSource:
         """
         stop = time.monotonic() + (max_seconds if max_seconds is not None else float("inf"))
         digest = hashlib.sha256(self._query.encode()).hexdigest()
-        state, version = load_state(self._catalogue, SOURCE)
+        state, version, now = load_state(self._catalogue, SOURCE)
         progress = Progress(digest) if anew else from_state(state, digest)
-        progress, sweep = next_sweep(progress, self._clock(), dt.timedelta(seconds=self._config.overlap_s))
+        if "since" in self._parameters and self._engine is not self._catalogue:
+            now = self._clock()  # what is compared with the source's own times
+        before = progress
+        progress, sweep = next_sweep(progress, now, dt.timedelta(seconds=self._config.overlap_s))
+        self._has_numbers = progress.highest is not None
         total = ImportReport()
         while True:
             rows = self._page(sweep)
@@ -140,8 +145,11 @@ class SqlSource:
                 progress = note_page(progress, sweep, [row["image_id"] for row in rows])
                 sweep = progress.sweep or sweep
             finished = len(rows) < PAGE_ROWS
+            if finished and not rows and before.last_began is not None and before.sweep is None and not anew:
+                return Taken(total, finished=True)  # nothing new: the next sweep begins where this one began
             if finished:
                 progress = end_sweep(progress, sweep)
+            self._has_numbers = progress.highest is not None
             if save_state(self._catalogue, SOURCE, to_state(progress), version):
                 version += 1
             elif not finished:
@@ -165,7 +173,9 @@ class SqlSource:
         if self._config.update is None:
             return 0
         stop = time.monotonic() + (max_seconds if max_seconds is not None else float("inf"))
-        integers = isinstance(load_state(self._catalogue, SOURCE)[0].get("highest"), int)
+        if self._has_numbers is None:
+            self._has_numbers = isinstance(load_state(self._catalogue, SOURCE)[0].get("highest"), int)
+        integers = self._has_numbers
         told = 0
         while True:
             seen, news = transact(self._catalogue, lambda connection: self._tell_some(connection, integers))
