@@ -1,11 +1,14 @@
 """``imgpipe db``: the catalogue's schema."""
 
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from imgpipe_dagster.catalogue.engine import describe_url
-from imgpipe_dagster.cli.common import open_catalogue, out, read_settings
+from imgpipe_dagster.cli.common import AsJson, open_catalogue, out, read_settings
 
 app = typer.Typer(help="The catalogue's schema.", no_args_is_help=True)
 
@@ -41,3 +44,30 @@ def db_sql(
         typer.echo(schema_sql(dialect))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+@app.command("adopt")
+def db_adopt(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take over the database of an older system in place: that of the image enhancement, or of the planograms.
+
+    Each older table stays, with all its rows and columns, as legacy_NAME. Rows that have a place in the new schema are
+    copied there; images that were under way wait again. Stop the older system first, and make a backup. What was
+    interrupted goes on when it is called again.
+
+    Example: `imgpipe db adopt --dry-run`
+    """
+    from imgpipe_dagster.catalogue.adoption import adopt, plan_adoption
+
+    with open_catalogue() as engine:
+        tables = plan_adoption(engine) if dry_run else adopt(engine)
+    if as_json:
+        typer.echo(json.dumps([asdict(table) for table in tables]))
+        return
+    shown = Table("Table", "Rows", "Would be copied" if dry_run else "Copied now", "Only in legacy_…", box=None)
+    for table in tables:
+        copied = (table.rows if table.columns else 0) if dry_run else table.copied
+        shown.add_row(table.name, str(table.rows), str(copied), ", ".join(table.left) if table.columns else "all of it")
+    out.print(shown)

@@ -16,7 +16,7 @@ import pytest
 from imgpipe_dagster import cli
 
 COMMANDS = [
-    *(["db", "upgrade"], ["db", "sql"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
+    *(["db", "upgrade"], ["db", "sql"], ["db", "adopt"], ["import", "csv"], ["import", "json"], ["import", "sample"]),
     *(["run"], ["status"], ["retry"], ["poll"], ["kafka", "consume"], ["doctor"], ["models", "download"], ["demo"]),
     ["models", "train-bottle"],
     *(["enhance"], ["score"], ["stale"], ["backfill"], ["prune"], ["forget"], ["ingest"]),
