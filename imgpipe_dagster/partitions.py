@@ -5,6 +5,9 @@ from urllib.parse import unquote
 
 import dagster as dg
 
+PARTITION_TAG = "dagster/partition"
+ATTEMPT_TAG = "imgpipe/attempt"
+
 image_batches = dg.DynamicPartitionsDefinition(name="image_batches")
 """One partition a batch of images; the key is ``image_batches.batch_key`` in the catalogue."""
 

@@ -24,7 +24,7 @@ from imgpipe_dagster.catalogue.retention import (
     remove_superseded,
     thinned_batches,
 )
-from imgpipe_dagster.partitions import image_batches
+from imgpipe_dagster.partitions import PARTITION_TAG, image_batches
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.store.keys import prefixes_of_image
 from imgpipe_dagster.store.sweeping import KeySet, missing, orphans
@@ -33,7 +33,6 @@ ORPHAN_AGE = dt.timedelta(days=3)
 """A younger object may belong to a run that has not written its rows yet; no run may take so long."""
 
 SAMPLE = 20
-PARTITION_TAG = "dagster/partition"
 
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _RUNS = 100  # runs in one look

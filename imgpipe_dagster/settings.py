@@ -441,7 +441,10 @@ class Settings(BaseSettings):
     )
     prune_cron: str = Field(default="17 3 * * *", description="When it goes, in cron's notation and UTC.")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What the CLI logs.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="What is logged.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How lines look: json has the batch, attempt, image and request that each is about."
+    )
 
     @field_validator("home")
     @classmethod

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from itertools import islice
 from typing import TypeVar
 
@@ -25,17 +26,18 @@ def map_unordered(work: Callable[[T], R], items: Iterable[T], *, threads: int) -
     """Apply ``work`` to every item in ``threads`` threads and give the results as they come.
 
     At most twice ``threads`` items are under way or waiting to be taken, however long ``items`` is. The first exception
-    of ``work`` or ``items`` is raised here; what is under way then ends, and nothing new is begun.
+    of ``work`` or ``items`` is raised here; what is under way then ends, and nothing new is begun. Lines that the
+    threads log are about the same as those of the caller.
     """
     source = iter(items)
     with ThreadPoolExecutor(threads) as pool:
-        pending: set[Future[R]] = {pool.submit(work, item) for item in islice(source, threads * 2)}
+        pending: set[Future[R]] = {pool.submit(copy_context().run, work, item) for item in islice(source, threads * 2)}
         try:
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
-                    pending.update(pool.submit(work, item) for item in islice(source, 1))
+                    pending.update(pool.submit(copy_context().run, work, item) for item in islice(source, 1))
         finally:
             for future in pending:
                 future.cancel()

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgpipe_dagster.api.problems import Code, Refusal, error_response
+from imgpipe_dagster.logs import about
 
 log = logging.getLogger("imgpipe_dagster.api.requests")
 
@@ -58,11 +59,12 @@ class RequestContext:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            with about(request=request_id):
+                await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             status = CLIENT_GONE
         except Exception:  # the last resort: whatever fails becomes an answer and a line in the log
-            log.exception("request %s failed", request_id)
+            log.exception("request %s failed", request_id, extra={"request": request_id})
             if status:
                 raise  # too late for an answer: the connection is closed
             refusal = Refusal(Code.INTERNAL_ERROR, f"The server failed. Its log tells more under {request_id}.")
@@ -77,6 +79,7 @@ class RequestContext:
                 "%s %s %d %.0f ms client=%s who=%s id=%s",
                 *(scope["method"], scope["path"].encode("unicode_escape").decode(), status, seconds * 1000),
                 *(client, who, request_id),
+                extra={"request": request_id},
             )
 
 

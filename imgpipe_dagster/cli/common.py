@@ -1,7 +1,5 @@
 """What the commands share: the app, settings, an open catalogue, tables, and how errors are told. No commands."""
 
-import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -15,6 +13,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from imgpipe_dagster.catalogue.engine import CatalogueError, connect
+from imgpipe_dagster.logs import set_up_logging
 from imgpipe_dagster.settings import Settings, export_secrets
 from imgpipe_dagster.sources.base import SourceError
 from imgpipe_dagster.store.base import StoreError
@@ -59,8 +58,7 @@ def read_settings() -> Settings:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
         fail("The settings are wrong. " + "; ".join(lines))
     export_secrets(settings)
-    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("imgpipe_dagster").setLevel(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     return settings
 
 

@@ -8,6 +8,8 @@ from pydantic import Field, PrivateAttr
 from sqlalchemy.engine import Engine, make_url
 
 from imgpipe_dagster.catalogue.engine import connect
+from imgpipe_dagster.logs import about
+from imgpipe_dagster.partitions import ATTEMPT_TAG, PARTITION_TAG
 
 
 class DatabaseResource(dg.ConfigurableResource):
@@ -25,10 +27,12 @@ class DatabaseResource(dg.ConfigurableResource):
         return self._engine
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["DatabaseResource"]:  # noqa: ARG002 - Dagster's signature
-        """Close the connections when the run or the tick is over."""
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["DatabaseResource"]:
+        """Close the connections when the run or the tick is over; what a run logs is about its batch."""
+        tags = context.run.tags if context.run is not None else {}
         try:
-            yield self
+            with about(batch=tags.get(PARTITION_TAG), attempt=tags.get(ATTEMPT_TAG)):
+                yield self
         finally:
             if self._engine is not None:
                 self._engine.dispose()

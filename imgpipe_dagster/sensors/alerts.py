@@ -14,10 +14,11 @@ from imgpipe_dagster.assets.freshness import freshness_evaluation
 from imgpipe_dagster.catalogue.alerts import AlertKind, NewAlert, write_alerts
 from imgpipe_dagster.catalogue.tables import FeedKind, Severity
 from imgpipe_dagster.catalogue.ticks import note_tick
+from imgpipe_dagster.partitions import ATTEMPT_TAG
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.mailer import MailerResource
 from imgpipe_dagster.sensors.common import catalogue_skip
-from imgpipe_dagster.sensors.new_images import ATTEMPT_TAG, BATCH_TAG
+from imgpipe_dagster.sensors.new_images import BATCH_TAG
 
 DELIVERY_BUDGET_S = 15.0  # no attempt is begun later; Dagster gives a tick 60 seconds
 FAILURES_A_TICK = 500

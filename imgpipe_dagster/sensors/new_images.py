@@ -24,13 +24,12 @@ from imgpipe_dagster.catalogue.batches import (
 )
 from imgpipe_dagster.catalogue.tables import BatchState, Claimant
 from imgpipe_dagster.catalogue.ticks import note_tick
-from imgpipe_dagster.partitions import image_batches
+from imgpipe_dagster.partitions import ATTEMPT_TAG, image_batches
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.sensors.common import catalogue_skip
 
 RUN_KEY_TAG = "dagster/run_key"
 BATCH_TAG = "imgpipe/batch"
-ATTEMPT_TAG = "imgpipe/attempt"
 
 
 class RunView(Enum):
