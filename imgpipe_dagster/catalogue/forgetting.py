@@ -9,8 +9,16 @@ from sqlalchemy.engine import Connection, Engine
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.references import IMAGE_KEYS, KEYS
 from imgpipe_dagster.catalogue.retention import OVER
-from imgpipe_dagster.catalogue.tables import BATCH_TABLES, ImageBatch, ProductImage, QcReviewLog, Sku, TempleImage
-from imgpipe_dagster.store.keys import STORED_SCHEME, stored_image_key
+from imgpipe_dagster.catalogue.tables import (
+    BATCH_TABLES,
+    ImageBatch,
+    IngestedFile,
+    ProductImage,
+    QcReviewLog,
+    Sku,
+    TempleImage,
+)
+from imgpipe_dagster.store.keys import STORED_SCHEME, frame_number, stored_image_key
 
 
 class ImageBusyError(RuntimeError):
@@ -70,6 +78,8 @@ def forget_image(engine: Engine, image_id: int, remove_bytes: Callable[[Traces],
             connection.execute(sa.delete(table).where(table.image_id == image_id))  # type: ignore[attr-defined]
         for table in (QcReviewLog, TempleImage):
             connection.execute(sa.delete(table).where(table.image_id == image_id))
+        numbers = [number for key in traces.own_keys if (number := frame_number(key)) is not None]
+        connection.execute(sa.delete(IngestedFile).where(IngestedFile.frame.in_(numbers)))
         connection.execute(sa.delete(ProductImage).where(ProductImage.id == image_id))
         if row.sku_id is not None:
             fewer = sa.update(Sku).where(Sku.sku_id == row.sku_id, Sku.image_count > 0)

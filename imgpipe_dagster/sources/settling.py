@@ -54,7 +54,7 @@ class Settling:
             known.size, known.since, known.was_closed = size, now, False
 
     def opened(self, path: Path) -> None:
-        """Somebody has made the file and is writing it."""
+        """Somebody is writing the file."""
         if path in self._waiting:
             self._waiting[path].is_open = True
 
@@ -126,7 +126,7 @@ def watch(
                 settling.notice(path, size_of(path), now)
             for kind, path in happened:
                 match kind:
-                    case "created":
+                    case "modified":  # not "created": a file that is moved in from elsewhere is told so too
                         settling.opened(path)
                     case "closed" | "moved":
                         settling.closed(path)

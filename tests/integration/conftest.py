@@ -376,6 +376,16 @@ class CdnHandler(BaseHTTPRequestHandler):
         """Silence."""
 
 
+ONE_ROW_AN_IMAGE = [
+    "raw_images",
+    "validated_images",
+    "detected_images",
+    "image_predictions",
+    "metadata_reports",
+    "published_predictions",
+]
+
+
 class Installation:
     """An installation of its own: the command line in real processes, and its catalogue read from outside."""
 
@@ -433,6 +443,19 @@ class Installation:
     def query(self, sql: str) -> list[tuple]:
         with self.engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sa.text(sql))]
+
+    def assert_all_answered_once(self, count: int) -> None:
+        """Every image is completed, and no table has a row too few or too many, whichever run wrote it."""
+        ids = [(number,) for number in range(1, count + 1)]
+        assert self.query("SELECT status, COUNT(*) FROM product_images GROUP BY status") == [("completed", count)]
+        for table in ONE_ROW_AN_IMAGE:
+            assert self.query(f"SELECT image_id FROM {table} ORDER BY image_id") == ids, table
+        boxes = self.query("SELECT image_id, COUNT(*) FROM detections GROUP BY image_id ORDER BY image_id")
+        counted = self.query("SELECT image_id, object_count FROM detected_images ORDER BY image_id")
+        assert boxes == counted
+        assert min(found for _, found in counted) > 0
+        places = self.query("SELECT image_id, class_id, x1, y1, x2, y2 FROM detections")
+        assert len(set(places)) == len(places)
 
 
 class Webserver(ServerProcess):

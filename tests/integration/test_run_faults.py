@@ -20,14 +20,6 @@ from imgpipe_dagster.catalogue.tables import Claimant
 from imgpipe_dagster.demo.products import render_product
 from imgpipe_dagster.store import LocalStore, S3Store
 
-ONE_ROW_AN_IMAGE = [
-    "raw_images",
-    "validated_images",
-    "detected_images",
-    "image_predictions",
-    "metadata_reports",
-    "published_predictions",
-]
 OUTAGE_S = 10
 
 
@@ -84,20 +76,6 @@ def odd_rows(cdn, scenes):
     ]
 
 
-def assert_all_answered_once(installation, count):
-    """Every image is completed, and no table has a row too few or too many, whichever run wrote it."""
-    ids = [(number,) for number in range(1, count + 1)]
-    assert installation.query("SELECT status, COUNT(*) FROM product_images GROUP BY status") == [("completed", count)]
-    for table in ONE_ROW_AN_IMAGE:
-        assert installation.query(f"SELECT image_id FROM {table} ORDER BY image_id") == ids, table
-    boxes = installation.query("SELECT image_id, COUNT(*) FROM detections GROUP BY image_id ORDER BY image_id")
-    counted = installation.query("SELECT image_id, object_count FROM detected_images ORDER BY image_id")
-    assert boxes == counted
-    assert min(found for _, found in counted) > 0
-    places = installation.query("SELECT image_id, class_id, x1, y1, x2, y2 FROM detections")
-    assert len(set(places)) == len(places)
-
-
 def states(installation):
     return installation.query("SELECT state, attempt FROM image_batches ORDER BY id")
 
@@ -121,7 +99,7 @@ def test_a_run_that_is_killed_in_mid_batch_loses_and_doubles_nothing(install, da
     successor = installation.run("run", "--once", IMGPIPE_BATCH_SIZE="4", IMGPIPE_HEARTBEAT_LIMIT_S="0.1")
     assert successor.returncode == 0, successor.stderr
     assert states(installation) == [("enhanced", 1), ("enhanced", 2), ("enhanced", 1)]
-    assert_all_answered_once(installation, 12)
+    installation.assert_all_answered_once(12)
 
 
 def test_an_enhancement_that_is_killed_in_mid_batch_loses_and_doubles_nothing(install, database_url, cdn):
@@ -172,7 +150,7 @@ def test_a_run_that_may_still_live_is_left_alone(install, tmp_path, cdn, catalog
     assert states(installation) == [("claimed", 1)]
     cdn.release()
     assert installation.finish(first).returncode == 0
-    assert_all_answered_once(installation, 3)
+    installation.assert_all_answered_once(3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -192,7 +170,7 @@ def test_the_images_of_an_interrupted_run_wait_again(install, tmp_path, cdn, cat
     cdn.release()
     again = installation.run("run", "--once", IMGPIPE_BATCH_SIZE="4")
     assert again.returncode == 0, again.stderr
-    assert_all_answered_once(installation, 5)
+    installation.assert_all_answered_once(5)
 
 
 def test_a_backfill_beside_the_first_run_of_its_batch_writes_the_same_rows(install, mariadb_url, cdn, catalogue_of):
@@ -214,7 +192,7 @@ def test_a_backfill_beside_the_first_run_of_its_batch_writes_the_same_rows(insta
         ended = installation.finish(process)
         assert ended.returncode == 0, ended.stderr
     assert states(installation) == [("enhanced", 1)]
-    assert_all_answered_once(installation, 6)
+    installation.assert_all_answered_once(6)
 
 
 def test_runs_that_write_a_batch_at_the_same_time_leave_its_rows_once(install, database_url):
@@ -253,7 +231,7 @@ def test_a_run_outlives_ten_seconds_without_the_database(install, mariadb, maria
     ended = installation.finish(run)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["completed"] == 8
-    assert_all_answered_once(installation, 8)
+    installation.assert_all_answered_once(8)
 
 
 def test_an_error_of_the_database_is_told_in_one_line(install, tmp_path, cdn, catalogue_of):
@@ -324,7 +302,7 @@ def test_a_store_that_is_full_or_read_only_fails_the_batch_until_it_is_mended(
     again = installation.run("run", "--once")
     assert again.returncode == 0, again.stderr
     assert states(installation) == [("failed", 3), ("enhanced", 1)]
-    assert_all_answered_once(installation, 6)
+    installation.assert_all_answered_once(6)
 
 
 def test_every_odd_row_ends_with_its_reason_and_the_counts_agree(install, tmp_path, cdn, scenes):
