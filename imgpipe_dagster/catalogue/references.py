@@ -12,6 +12,7 @@ from imgpipe_dagster.catalogue.tables import (
     ClassifyRequest,
     EnhancedImage,
     MetadataReport,
+    ModelVersion,
     ProductImage,
     PublishedEnhancement,
     RawImage,
@@ -39,8 +40,8 @@ URLS: tuple[InstrumentedAttribute[Any], ...] = (
 )
 """Columns that may hold the URL of an object, among other URLs."""
 
-FILES = TempleModelVersion.files
-"""A column of JSON: files by name, each with its key."""
+FILES: tuple[InstrumentedAttribute[Any], ...] = (TempleModelVersion.files, ModelVersion.files)
+"""Columns of JSON: files by name, each a key or with its key."""
 
 _CHUNK = 10_000
 
@@ -49,8 +50,9 @@ def references(engine: Engine) -> Iterator[str]:
     """Every key and every URL that some row holds, the same one perhaps several times."""
     for column in (*KEYS, *URLS):
         yield from (text for (text,) in _stream(engine, column) if text)
-    for (files,) in _stream(engine, FILES):
-        yield from (file["object_key"] for file in (files or {}).values() if file.get("object_key"))
+    for column in FILES:
+        for (files,) in _stream(engine, column):
+            yield from (file if isinstance(file, str) else file["object_key"] for file in (files or {}).values())
 
 
 def stream_keys(engine: Engine, column: InstrumentedAttribute[Any]) -> Iterator[tuple[int, str]]:

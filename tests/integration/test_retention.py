@@ -111,7 +111,7 @@ def test_an_alert_that_waits_is_never_too_old(engine):
 
 
 def test_every_column_that_can_name_an_object_is_known_to_the_sweep():
-    listed = {f"{column.class_.__tablename__}.{column.key}" for column in (*KEYS, *URLS, FILES)}
+    listed = {f"{column.class_.__tablename__}.{column.key}" for column in (*KEYS, *URLS, *FILES)}
     found = {
         f"{table.name}.{column.name}"
         for table in Base.metadata.sorted_tables
