@@ -12,7 +12,10 @@ from imgpipe_dagster.resources.image_store import ImageStoreResource
 def build_prune_job(age: Age) -> dg.JobDefinition:
     """The job that takes away what is older."""
 
-    @dg.op(name="prune", description="Superseded rows, old partitions and event logs, old alerts, orphaned objects.")
+    @dg.op(
+        name="prune_everywhere",
+        description="Superseded rows, old partitions and event logs, old alerts, orphaned objects.",
+    )
     def prune_op(context: dg.OpExecutionContext, database: DatabaseResource, image_store: ImageStoreResource) -> None:
         report = prune(database.engine, image_store.store, context.instance, age, dry_run=False)
         context.add_output_metadata(asdict(report))

@@ -43,6 +43,11 @@ def test_assets_and_their_groups(defs):
     }
 
 
+def test_a_code_server_can_load_them(defs):
+    dg.Definitions.validate_loadable(defs)
+    defs.get_repository_def().load_all_definitions()
+
+
 def test_checks(defs):
     graph = defs.resolve_asset_graph()
     assert sorted(f"{key.asset_key.to_user_string()}.{key.name}" for key in graph.asset_check_keys) == [
