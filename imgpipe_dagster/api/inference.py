@@ -139,6 +139,14 @@ class Inference:
         self.detector = LoadedOnce(lambda: _detector(settings), "detector", metrics)
         metrics.watch_queue("infer", lambda: self._pool.in_flight)
 
+    def require_room(self) -> None:
+        """Refuse where too many wait, before a body is read.
+
+        Raises:
+            Refusal: 503 with Retry-After.
+        """
+        self._pool.require_room()
+
     async def warm(self) -> None:
         """Load the models and ask each once, so that the first client does not wait.
 

@@ -41,15 +41,23 @@ class WorkPool:
         Raises:
             Refusal: 503 with Retry-After, at once, where too many wait.
         """
-        if self.in_flight >= self._most:
-            wait_s = self.in_flight * self._seconds / self._threads
-            raise Refusal(Code.OVERLOADED, "Too many requests wait for this already.", retry_after_s=wait_s)
+        self.require_room()
         self.in_flight += 1
         future = self._pool.submit(self._timed, work, *args, **kwargs)
         # Not when the request ends: one that is cancelled at its deadline leaves its thread at work.
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: _tell(loop, self._done))
         return await asyncio.wrap_future(future)
+
+    def require_room(self) -> None:
+        """Refuse where too many wait: called before a body is read, it spares both sides the body.
+
+        Raises:
+            Refusal: 503 with Retry-After.
+        """
+        if self.in_flight >= self._most:
+            wait_s = self.in_flight * self._seconds / self._threads
+            raise Refusal(Code.OVERLOADED, "Too many requests wait for this already.", retry_after_s=wait_s)
 
     def close(self) -> None:
         """Drop what waits."""

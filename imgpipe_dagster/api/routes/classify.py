@@ -105,6 +105,7 @@ async def classify(
 ) -> BottleStatus:
     """Whether the bottle in a picture is opened or closed, or whether there is none (background)."""
     services = services_of(request)
+    services.inference.require_room()
     upload = await _read_upload(request, services.settings.api_max_upload_bytes)
     seen = await _look(services, request, upload, with_objects=objects)
     answer = BottleStatus(bottle_status=seen.class_name, confidence=seen.confidence)

@@ -114,6 +114,7 @@ async def enhance_url(request: Request, wanted: EnhanceUrl) -> Any:  # noqa: ANN
 async def enhance_upload(request: Request) -> Any:  # noqa: ANN401 - a picture or a description of it
     """Enhance a picture that comes with the request."""
     services = services_of(request)
+    services.enhancing.require_room()
     upload, fields = await read_form(request, "file", max_bytes=services.settings.api_max_upload_bytes)
     if upload is None or not upload.data:
         raise Refusal(Code.INVALID_REQUEST, "The form has no picture in its field file.")

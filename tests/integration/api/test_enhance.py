@@ -152,6 +152,20 @@ def test_a_request_sent_again_with_its_key_is_not_done_again(api):
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 
+@pytest.mark.parametrize(
+    ("path", "pool"), [("/api/v1/enhance/upload", "enhancing"), ("/api/predict", "predicting"), ("/classify", None)]
+)
+def test_where_too_many_wait_a_request_is_refused_before_its_body_is_looked_at(api, path, pool):
+    services = api.app.state.services
+    busy = services.inference._pool if pool is None else getattr(services, pool)
+    busy.in_flight = 10_000
+    answer = api.post(path, content=b"no form and no JSON either", headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+    busy.in_flight = 0
+    assert api.post(path, content=b"no form", headers={"Content-Type": "text/plain"}).status_code in (400, 415, 422)
+
+
 def test_the_documented_curl_commands_work_and_health_answers_under_load(serve, tmp_path, cdn):
     served = serve(IMGPIPE_FETCH_ALLOW_NETWORKS='["127.0.0.9/32"]', IMGPIPE_TARGET_MIN_DIMENSION="256")
     cdn.files["image.jpg"] = photo()
