@@ -11,6 +11,7 @@ from sqlalchemy.engine import Engine
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.enhancement_configs import EnhancementRequest, enhancement_requests
 from imgpipe_dagster.catalogue.tables import (
+    BOTTLE_STATUS,
     NO_MODEL,
     TEMPLE_CATEGORY,
     BatchState,
@@ -81,17 +82,12 @@ def answered_batches(engine: Engine, scope: Scope) -> list[str]:
 
 def old_detections(engine: Engine, current: str, scope: Scope) -> list[OldRows]:
     """What a detector of another version than ``current`` has looked at, and still counts, oldest batch first."""
-    counts = ProductImage.id == DetectedImage.image_id, ProductImage.batch_key == DetectedImage.batch_key
-    query = (
-        sa.select(DetectedImage.batch_key, DetectedImage.model_version, sa.func.count())
-        .join(ProductImage, sa.and_(*counts))
-        .join(ImageBatch, ImageBatch.batch_key == DetectedImage.batch_key)
-        .where(DetectedImage.model_version != current, *scope.images(), *scope.batches())
-        .group_by(ImageBatch.id, DetectedImage.batch_key, DetectedImage.model_version)
-        .order_by(ImageBatch.id, DetectedImage.model_version)
-    )
-    rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False)
-    return [OldRows(*row) for row in rows]
+    return _of_other_versions(engine, DetectedImage, current, scope)
+
+
+def old_bottle_statuses(engine: Engine, current: str, scope: Scope) -> list[OldRows]:
+    """What a bottle classifier of another version than ``current`` has said, and still counts, oldest batch first."""
+    return _of_other_versions(engine, Classification, current, scope, Classification.classifier == BOTTLE_STATUS)
 
 
 def old_temple_classifications(engine: Engine, scope: Scope) -> list[OldRows]:
@@ -142,6 +138,26 @@ def old_enhancements(engine: Engine, defaults: EnhancementConfig, scope: Scope) 
         old = Counter(version for image_id, version in made if today.get(image_id, version) != version)
         for version, images in sorted(old.items()):
             yield OldRows(batch_key, version, images)
+
+
+def _of_other_versions(
+    engine: Engine,
+    table: type[DetectedImage] | type[Classification],
+    current: str,
+    scope: Scope,
+    *more: sa.ColumnElement[bool],
+) -> list[OldRows]:
+    counts = ProductImage.id == table.image_id, ProductImage.batch_key == table.batch_key
+    query = (
+        sa.select(table.batch_key, table.model_version, sa.func.count(table.image_id.distinct()))
+        .join(ProductImage, sa.and_(*counts))
+        .join(ImageBatch, ImageBatch.batch_key == table.batch_key)
+        .where(table.model_version != current, *more, *scope.images(), *scope.batches())
+        .group_by(ImageBatch.id, table.batch_key, table.model_version)
+        .order_by(ImageBatch.id, table.model_version)
+    )
+    rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False)
+    return [OldRows(*row) for row in rows]
 
 
 def _version_today(request: EnhancementRequest, defaults: EnhancementConfig) -> str:

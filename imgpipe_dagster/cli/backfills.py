@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from imgpipe_dagster.settings import Settings
 
 LOOK_EVERY_S = 1.0
-MODELS = ("detections", "enhanced_images")
+MODELS = ("detections", "classifications", "enhanced_images")
 """Assets whose rows say which model made them."""
 
 
@@ -169,13 +169,24 @@ def _follow(settings: "Settings", instance: "dg.DagsterInstance", backfill_id: s
 def _old_rows(settings: "Settings", engine: "Engine", asset: str, scope: "Scope") -> "list[OldRows]":
     """What of an asset in ``MODELS`` another than today's model made."""
     from imgpipe_dagster.build import build_resources
-    from imgpipe_dagster.catalogue.model_versions import old_detections, old_enhancements
+    from imgpipe_dagster.catalogue.model_versions import (
+        old_bottle_statuses,
+        old_detections,
+        old_enhancements,
+        old_temple_classifications,
+    )
 
     resources = build_resources(settings)
-    if asset == "enhanced_images":
-        return list(old_enhancements(engine, resources["enhancer"].defaults(), scope))
-    with resources["detector"].open() as detector:
-        return old_detections(engine, detector.version, scope)
+    match asset:
+        case "enhanced_images":
+            return list(old_enhancements(engine, resources["enhancer"].defaults(), scope))
+        case "classifications":
+            with resources["classifier"].open() as classifier:
+                bottles = old_bottle_statuses(engine, classifier.version, scope)
+            return [*bottles, *old_temple_classifications(engine, scope)]
+        case _:
+            with resources["detector"].open() as detector:
+                return old_detections(engine, detector.version, scope)
 
 
 def _by_version(rows: "list[OldRows]") -> list[tuple[str, int, int]]:

@@ -9,10 +9,13 @@ from imgpipe_dagster.catalogue.model_versions import (
     OldRows,
     Scope,
     answered_batches,
+    old_bottle_statuses,
     old_detections,
     old_enhancements,
 )
 from imgpipe_dagster.catalogue.tables import (
+    BOTTLE_STATUS,
+    Classification,
     DetectedImage,
     EnhancedImage,
     EnhancementConfigRow,
@@ -81,6 +84,16 @@ def test_rows_of_another_version_are_old_where_they_still_count(engine):
     assert old_detections(engine, "new", Scope()) == [OldRows("a", "old", 2)]
     assert old_detections(engine, "new", Scope(sku="S")) == [OldRows("a", "old", 1)]
     assert old_detections(engine, "old", Scope()) == [OldRows("b", "new", 1)]
+
+
+def test_images_with_a_bottle_status_of_another_version_are_old_once(engine):
+    add_batch(engine, "a", {1: {}, 2: {}})
+    with engine.begin() as connection:
+        for number, (image_id, version) in enumerate([(1, "old"), (1, "old"), (2, "new")]):
+            row = {"classification_id": f"a:{number}", "batch_key": "a", "image_id": image_id, "class_name": "opened"}
+            values = row | {"classifier": BOTTLE_STATUS, "model_version": version}
+            connection.execute(sa.insert(Classification).values(values))
+    assert old_bottle_statuses(engine, "new", Scope()) == [OldRows("a", "old", 1)]
 
 
 def test_a_picture_is_old_where_it_would_be_enhanced_otherwise_today(engine):
