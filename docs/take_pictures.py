@@ -33,10 +33,12 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
             picture_of_the_graph(browser.new_page(viewport={"width": 4600, "height": 1500}))
             picture_of_a_sheet(browser.new_page(viewport={"width": 1400, "height": 760}))
+            picture_of_a_model(browser.new_page(viewport={"width": 1400, "height": 900}))
             browser.close()
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait()
+    shutil.copy(home / "temples.jpg", DOCS / "images" / "temples.jpg")
 
 
 def wait_for_server() -> None:
@@ -81,6 +83,16 @@ def picture_of_a_sheet(page: Page) -> None:
     page.get_by_text("Show Markdown").first.click()
     page.wait_for_timeout(2_000)
     page.screenshot(path=DOCS / "images" / "contact-sheet.png")
+
+
+def picture_of_a_model(page: Page) -> None:
+    """The learning curve of one temple's model, as the asset's page shows it."""
+    page.goto(f"{URL}/assets/temple_models?view=partitions&partition=lakeside", timeout=120_000)
+    page.wait_for_timeout(8_000)
+    row = page.locator("tr", has_text="learning_curve").first
+    row.get_by_text("Show Markdown").click()
+    page.wait_for_timeout(2_000)
+    page.screenshot(path=DOCS / "images" / "temple-model.png")
 
 
 if __name__ == "__main__":

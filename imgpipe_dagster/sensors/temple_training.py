@@ -45,7 +45,7 @@ def plan_trainings(
 
 
 def build_temple_training_sensor(job: Any, retrain_after: int) -> dg.SensorDefinition:  # noqa: ANN401 - dagster's own
-    """The sensor; each state of a temple's labels is tried once, so that what fails is not tried for ever."""
+    """The sensor; what fails is tried again when as many labels have come once more."""
 
     @dg.sensor(
         name=NAME,
@@ -68,16 +68,18 @@ def build_temple_training_sensor(job: Any, retrain_after: int) -> dg.SensorDefin
         if not due and not new:
             return dg.SkipReason("No temple has enough new labels.")
         return dg.SensorResult(
-            run_requests=[_request(state) for state in due],
+            run_requests=[_request(state, retrain_after) for state in due],
             dynamic_partitions_requests=[temples.build_add_request(new)] if new else [],
         )
 
     return temple_training_sensor
 
 
-def _request(state: TrainingState) -> dg.RunRequest:
+def _request(state: TrainingState, retrain_after: int) -> dg.RunRequest:
+    """The run; its key stays the same until ``retrain_after`` more labels have come, and Dagster drops doubles."""
     key = temple_partition(state.temple_id)
-    return dg.RunRequest(run_key=f"{key}:training:{state.labels}", partition_key=key)
+    waiting = state.labels - state.seen
+    return dg.RunRequest(run_key=f"{key}:training:{state.seen}+{waiting - waiting % retrain_after}", partition_key=key)
 
 
 def _under_way(instance: dg.DagsterInstance, known: Sequence[str]) -> set[str]:

@@ -82,7 +82,9 @@ def site(tmp_path_factory, encode, draw_temple):
 def test_a_new_temple_gets_its_partition_and_its_first_training_by_itself(site):
     result = site.tick()
     assert site.instance.get_dynamic_partitions("temples") == [temple_partition(GATE), HALL]
-    assert [(request.partition_key, request.run_key) for request in result.run_requests] == [(HALL, "hall:training:32")]
+    assert [(request.partition_key, request.run_key) for request in result.run_requests] == [
+        (HALL, "hall:training:0+20")
+    ]
     assert site.tick().dynamic_partitions_requests in (None, [])
 
 
@@ -137,7 +139,7 @@ def test_new_labels_train_a_temple_again_and_one_training_at_a_time(site):
     site.add(HALL, TempleSplit.TRAIN, "left", range(100, 112))
     site.add("common", TempleSplit.TRAIN, "none", range(200, 208))
     (request,) = site.tick().run_requests
-    assert (request.partition_key, request.run_key) == (HALL, "hall:training:52")
+    assert (request.partition_key, request.run_key) == (HALL, "hall:training:32+20")
     owner = take_lease(site.engine, HALL)
     assert not site.tick().run_requests, "a command is training it"
     end_lease(site.engine, HALL, owner)
@@ -145,9 +147,11 @@ def test_new_labels_train_a_temple_again_and_one_training_at_a_time(site):
     run = site.instance.create_run_for_job(site.defs.resolve_job_def("training"), tags=tags)
     assert not site.tick().run_requests, "a run is training it"
     site.instance.report_run_canceled(run)
-    assert len(site.tick().run_requests) == 1
+    site.add(HALL, TempleSplit.TRAIN, "left", range(112, 114))
+    (again,) = site.tick().run_requests
+    assert again.run_key == request.run_key, "what failed is not tried again with every label"
     states = {state.temple_id: state for state in training_states(site.engine)}
-    assert states[HALL] == TrainingState(HALL, labels=52, seen=32, busy=False)
+    assert states[HALL] == TrainingState(HALL, labels=54, seen=32, busy=False)
     assert states[GATE] == TrainingState(GATE, labels=16, seen=0, busy=False)
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from imgpipe_dagster.demo.halls import HALLS, Door, render_hall
+from imgpipe_dagster.demo.temple_show import TODAY, hall_files
+from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.models.temple_scene import light_free
 
 
@@ -25,3 +27,10 @@ def test_light_changes_much_and_the_scene_little():
     within = np.linalg.norm(light_free(pictures[Door.CLOSED]) - centres[Door.CLOSED], axis=1).mean()
     assert np.linalg.norm(centres[Door.OPEN] - centres[Door.CLOSED]) > within / 2
     assert np.linalg.norm(centres[Door.NONE] - centres[Door.CLOSED]) > within / 2
+
+
+def test_todays_pictures_are_of_every_hall_and_have_names_of_their_own():
+    files = list(hall_files())
+    assert len({file.name for file in files}) == len(files) == len(HALLS) * len(TODAY)
+    assert {file.temple_id for file in files} == set(HALLS)
+    assert decode_bgr(files[0].read()).shape == (540, 960, 3)
