@@ -120,11 +120,11 @@ def write_temple_sheet(settings: Settings, engine: Engine, path: Path) -> Path:
 
     store = open_store(settings.effective_store_url)
     tiles = []
-    for temple, rows in _answers(engine).items():
+    for rows in _answers(engine).values():
         for row in rows:
             picture = thumbnail(decode_bgr(store.get(row["object_key"])), _TILE_WIDTH, _TILE_WIDTH)
-            mark = " anomaly" if row["anomaly"] else ""
-            tiles.append((picture, f"{temple}: {row['class_name']} {row['confidence_score']:.2f}{mark}"))
+            mark = " (anomaly)" if row["anomaly"] else ""
+            tiles.append((picture, f"{row['class_name']} {row['confidence_score']:.2f}{mark}"))
     path.write_bytes(contact_sheet(tiles, columns=len(TODAY), max_bytes=None))
     return path
 
