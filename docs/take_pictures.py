@@ -8,6 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -15,42 +17,49 @@ from playwright.sync_api import Page, sync_playwright
 from imgpipe_dagster.demo.home import demo_home, enter_demo
 
 DOCS = Path(__file__).parent
-PORT = 3117
-URL = f"http://127.0.0.1:{PORT}"
+PORT, DASHBOARD_PORT = 3117, 3118
+URL, DASHBOARD_URL = f"http://127.0.0.1:{PORT}", f"http://127.0.0.1:{DASHBOARD_PORT}"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 
 def main() -> None:
-    """Start a webserver over the demo's runs, walk through it, stop it."""
+    """Start Dagster's webserver and the dashboard over the demo's runs, walk through them, stop them."""
     home = demo_home()
     shutil.copyfile(home / "before_after.jpg", DOCS / "images" / "before-after.jpg")
     enter_demo(home, batch_size=40, batch_max_wait_s=0)
-    command = [str(Path(sys.executable).with_name("dagster-webserver")), "-w", "workspace.yaml", "-p", str(PORT)]
-    server = subprocess.Popen(command, cwd=DOCS.parent, start_new_session=True)  # noqa: S603 - ours
-    try:
-        wait_for_server()
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-            picture_of_the_graph(browser.new_page(viewport={"width": 4600, "height": 1500}))
-            picture_of_a_sheet(browser.new_page(viewport={"width": 1400, "height": 760}))
-            picture_of_a_model(browser.new_page(viewport={"width": 1400, "height": 900}))
-            browser.close()
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+    os.environ["IMGPIPE_DAGSTER_URL"] = URL
+    with (
+        server("dagster-webserver", "-w", "workspace.yaml", "-p", str(PORT), answers=f"{URL}/server_info"),
+        server("imgpipe", "dashboard", "--port", str(DASHBOARD_PORT), answers=f"{DASHBOARD_URL}/_stcore/health"),
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        picture_of_the_graph(browser.new_page(viewport={"width": 4600, "height": 1500}))
+        picture_of_a_sheet(browser.new_page(viewport={"width": 1400, "height": 760}))
+        picture_of_a_model(browser.new_page(viewport={"width": 1400, "height": 900}))
+        pictures_of_the_dashboard(browser.new_page(viewport={"width": 1200, "height": 900}))
+        browser.close()
     shutil.copy(home / "temples.jpg", DOCS / "images" / "temples.jpg")
 
 
-def wait_for_server() -> None:
-    """Wait until the webserver answers."""
-    for _ in range(120):
-        try:
-            urllib.request.urlopen(f"{URL}/server_info", timeout=5).close()  # noqa: S310 - our own server
-        except (urllib.error.URLError, OSError):
-            time.sleep(1)
+@contextmanager
+def server(program: str, *arguments: str, answers: str) -> Iterator[None]:
+    """A server while the block runs, once it answers."""
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    process = subprocess.Popen(command, cwd=DOCS.parent, start_new_session=True)  # noqa: S603 - ours
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(answers, timeout=5).close()  # noqa: S310 - our own server
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(1)
         else:
-            return
-    raise TimeoutError(f"{URL} does not answer")
+            raise TimeoutError(f"{answers} does not answer")
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def picture_of_the_graph(page: Page) -> None:
@@ -93,6 +102,24 @@ def picture_of_a_model(page: Page) -> None:
     row.get_by_text("Show Markdown").click()
     page.wait_for_timeout(2_000)
     page.screenshot(path=DOCS / "images" / "temple-model.png")
+
+
+def pictures_of_the_dashboard(page: Page) -> None:
+    """The dashboard's pages as a visitor sees them first; an image with many boxes, a picture that was enhanced."""
+    idle = "() => !document.querySelector('[data-testid=stStatusWidget], [data-testid=stSkeleton]')"
+    for name, path in (
+        ("overview", ""),
+        ("images", "images"),
+        ("image", "image?id=3"),
+        ("enhancement", "enhancement"),
+        ("review", "review"),
+    ):
+        page.goto(f"{DASHBOARD_URL}/{path}", timeout=120_000)
+        page.wait_for_selector("h1")
+        page.wait_for_timeout(3_000)
+        page.wait_for_function(idle)
+        page.wait_for_timeout(5_000)
+        page.screenshot(path=DOCS / "images" / f"dashboard-{name}.jpg", type="jpeg", quality=80)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,9 @@ def count_answers(
         source: Only images that this source brought in.
         at_most: How many of the newest answers are looked at.
     """
+    answer = ImagePrediction
     newest = (
-        sa.select(ImagePrediction)
+        sa.select(answer.batch_key, answer.image_id, answer.created_at, answer.reason, answer.top_class)
         .where(ImagePrediction.created_at >= utc_in(-seconds))
         .order_by(ImagePrediction.created_at.desc())
         .limit(at_most)

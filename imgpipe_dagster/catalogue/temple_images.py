@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -223,6 +223,36 @@ def training_set(engine: Engine, temple_id: str) -> TrainingSet:
             train[picture.sha256] = picture  # the temple's own word counts above the common one
     chosen = tuple(sorted(train.values(), key=lambda p: (p.category, p.sha256)))
     return TrainingSet(temple_id, chosen, test, leaked, labels=len(pictures) - len(test))
+
+
+def pictures_of(engine: Engine, ids: Collection[int]) -> list[TemplePicture]:
+    """Labelled pictures by their ids; those that are not there are left out."""
+    columns = (
+        TempleImage.id,
+        TempleImage.temple_id,
+        TempleImage.split,
+        TempleImage.category,
+        TempleImage.object_key,
+        TempleImage.sha256,
+    )
+    query = sa.select(*columns).where(TempleImage.id.in_(ids)).order_by(TempleImage.id)
+    rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False)
+    return [
+        TemplePicture(id_, temple, TempleSplit(split), category, key, sha256)
+        for id_, temple, split, category, key, sha256 in rows
+    ]
+
+
+def correct_label(engine: Engine, picture_id: int, category: str) -> bool:
+    """Give a labelled picture another category, in training or test; False if there is no such picture.
+
+    Models that were made before stay as they are: the next contest measures all on the corrected pictures.
+
+    Raises:
+        TempleNameError: The category's name cannot be taken.
+    """
+    change = sa.update(TempleImage).where(TempleImage.id == picture_id).values(category=check_category(category))
+    return bool(transact(engine, lambda connection: connection.execute(change).rowcount))
 
 
 def temple_ids(engine: Engine) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from imgpipe_dagster.dashboard import enhancement, image, images, overview, review, review_figures, try_it
+from imgpipe_dagster.dashboard import enhancement, image, images, overview, review, review_figures, temples, try_it
 from imgpipe_dagster.dashboard.people import Person, person, sidebar
 from imgpipe_dagster.dashboard.services import settings
 from imgpipe_dagster.dashboard.telling import told
@@ -51,6 +51,7 @@ def pages(who: Person) -> list[st.Page]:
         page(enhancement.show, "Enhancement", "auto_fix_high", "enhancement"),
         page(review.show, "Review", "rule", "review"),
         page(review_figures.show, "Review figures", "query_stats", "review_figures"),
+        page(temples.show, "Temples", "temple_buddhist", "temples"),
         page(try_it.show, "Try it", "science", "try"),
     ]
 

@@ -62,6 +62,8 @@ def _answer(found: ImageDetails) -> None:
         "temple": row["temple_id"],
         "source": row["source"],
         "batch": row["batch_key"],
+        "bottle": _sure(answer.get("bottle_status"), answer.get("bottle_confidence")),
+        "category at the temple": _sure(answer.get("temple_category"), answer.get("temple_confidence")),
         "detector": answer.get("detector_version"),
         "URL": row["image_url"],
     }
@@ -72,6 +74,10 @@ def _answer(found: ImageDetails) -> None:
         st.warning(f"Rejected: {plain(reason)}. {advice}", icon=":material/block:")
     elif not answer:
         st.info("It has no answer yet: it waits for its batch, or is being processed.", icon=":material/hourglass:")
+
+
+def _sure(name: str | None, confidence: float | None) -> str | None:
+    return name if name is None or confidence is None else f"{name} {confidence:.2f}"
 
 
 @st.fragment

@@ -5,6 +5,8 @@ from sqlalchemy.engine import Engine
 
 from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.schema import require_current
+from imgpipe_dagster.configured import validation_limits
+from imgpipe_dagster.imaging.validate import Validator
 from imgpipe_dagster.settings import Settings
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.store.opening import open_store_at
@@ -26,6 +28,12 @@ def engine() -> Engine:
     opened = connect(settings().catalogue_url)
     require_current(opened)
     return opened
+
+
+@st.cache_resource(show_spinner=False)
+def validator() -> Validator:
+    """Looks at files of unknown origin, in child processes; for as long as this process lives."""
+    return Validator(validation_limits(settings())).__enter__()
 
 
 @st.cache_resource(show_spinner=False)

@@ -16,12 +16,11 @@ from imgpipe_dagster.configured import (
     detector_options,
     enhancement_defaults,
     fetch_policy,
-    validation_limits,
 )
 from imgpipe_dagster.dashboard.compare import compare
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import jpeg_of
-from imgpipe_dagster.dashboard.services import settings
+from imgpipe_dagster.dashboard.services import settings, validator
 from imgpipe_dagster.dashboard.words import counted, plain
 from imgpipe_dagster.fetch import FetchRequest, fetch_all
 from imgpipe_dagster.imaging.background import MethodUnavailableError
@@ -29,7 +28,6 @@ from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.draw import draw_boxes
 from imgpipe_dagster.imaging.enhance import Enhanced, enhance
 from imgpipe_dagster.imaging.formats import DecodeError
-from imgpipe_dagster.imaging.validate import Validator
 from imgpipe_dagster.models.classifier import Classifier, load_classifier
 from imgpipe_dagster.models.detector import Detector, load_detector
 from imgpipe_dagster.models.weights import WeightsError
@@ -109,7 +107,7 @@ def _fetched(url: str) -> bytes | None:
 def _try(data: bytes, digest: str) -> Tried | None:
     problems: list[str] = []
     with st.status("Looking at the picture …", expanded=True) as status, _AT_ONCE:
-        verdict = _validator().validate(data)
+        verdict = validator().validate(data)
         if verdict.reason is not None:
             status.update(label="This file cannot be used.", state="error")
             st.error(f"{verdict.reason.advice} ({plain(verdict.detail)})", icon=":material/broken_image:")
@@ -148,11 +146,6 @@ def _classified(image: np.ndarray) -> tuple[tuple[str, float], ...]:
     answer = classifier.classify(image)
     named = [(classifier.names[place], float(share)) for place, share in enumerate(answer.values)]
     return tuple(sorted(named, key=lambda item: -item[1]))
-
-
-@st.cache_resource(show_spinner=False)
-def _validator() -> Validator:
-    return Validator(validation_limits(settings())).__enter__()  # for as long as the process lives
 
 
 @st.cache_resource(show_spinner="Loading the detector …")

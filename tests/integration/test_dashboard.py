@@ -24,11 +24,15 @@ from imgpipe_dagster.catalogue.tables import (
     ImageMetric,
     ImagePrediction,
     MetadataReport,
+    ProcessingJob,
     ProductImage,
     PublishedEnhancement,
     QcReviewLog,
     RawImage,
     Sku,
+    TempleChampion,
+    TempleImage,
+    TempleModelVersion,
     ValidatedImage,
 )
 from imgpipe_dagster.dashboard.launch import has_login, streamlit_command, written_secrets
@@ -163,7 +167,25 @@ def fill(engine, store, jpeg):
                 connection.execute(sa.insert(Detection).values({**number, **of_batch, **own, "class_id": box}))
             if n > 20:
                 enhance(connection, store, n, jpeg)
+        make_temple(connection, store, jpeg)
     store.put("metadata/1.json", b'{"name": "<b>"}')
+
+
+def make_temple(connection, store, jpeg):
+    """A temple with a model, and a test picture that it gets wrong."""
+    store.put("training/lakeside/test/left/a.jpg", jpeg)
+    picture = {"id": 1, "temple_id": "lakeside", "split": "test", "category": "left", "sha256": "1" * 64}
+    more = {"object_key": "training/lakeside/test/left/a.jpg", "byte_size": 9, "origin": "import"}
+    connection.execute(sa.insert(TempleImage).values({**picture, **more}))
+    mistake = {"id": 1, "category": "left", "image_class": "right", "class_confidence": 0.91}
+    metrics = {"accuracy": 0.9, "confusion": [[3, 1, 0], [0, 4, 0]], "mistakes": [mistake]}
+    metrics["curve"] = {"accuracy": [0.5, 0.9], "val_accuracy": [0.4, 0.8]}
+    version = {"temple_id": "lakeside", "version": "v1", "number": 1, "origin": "trained", "files": {}}
+    counts = {"input_height": 32, "input_width": 40, "train_images": 8, "test_images": 8, "trained_seconds": 1}
+    told = {"labels": ["left", "right"], "metrics": metrics, "verdict": "the first model"}
+    connection.execute(sa.insert(TempleModelVersion).values({**version, **counts, **told}))
+    crown = {"temple_id": "lakeside", "version": "v1", "promoted_by": "ann", "why": "the first model"}
+    connection.execute(sa.insert(TempleChampion).values(crown))
 
 
 def enhance(connection, store, n, jpeg):
@@ -194,6 +216,7 @@ def enhance(connection, store, n, jpeg):
         ("enhancement", "imgpipe run --once"),
         ("review", "Nothing waits for a review"),
         ("review_figures", "The page Review shows what waits"),
+        ("temples", "There is no temple yet"),
         ("try_it", "Choose a picture"),
     ],
 )
@@ -429,6 +452,37 @@ def test_a_setting_that_is_no_good_is_told(images):
     sound(page.button[1].click().run())
     assert "Unknown colour" in page.error[0].value or "pink" in page.error[0].value
     assert rows(images, sa.select(EnhancementConfigRow.config)) == []
+
+
+def test_a_temple_shows_its_champion_its_versions_and_its_mistakes(images):
+    page = sound(show("temples"))
+    told = words(page)
+    assert "v1 serves since" in told
+    assert "the first model" in told
+    assert "right 0\\.91" in told
+    frames = str([frame.value.to_dict() for frame in page.dataframe])
+    assert "no category" in frames
+
+
+def test_a_wrong_label_is_corrected_once_it_is_another_one(images):
+    page = sound(show("temples"))
+    sound(page.text_input(key="mistake_1").set_value("right").run())
+    sound(page.button(key="mistake_1_save").click().run())
+    assert rows(images, sa.select(TempleImage.category).where(TempleImage.id == 1)) == [("right",)]
+    sound(page.text_input(key="mistake_1").set_value("../x").run())
+    sound(page.button(key="mistake_1_save").click().run())
+    assert "path" in page.error[0].value
+    assert rows(images, sa.select(TempleImage.category).where(TempleImage.id == 1)) == [("right",)]
+
+
+def test_a_training_is_a_job_and_is_asked_for_once(images):
+    page = sound(show("temples"))
+    ask = next(button for button in page.button if button.label == "Ask for a training")
+    sound(ask.click().run())
+    job = ProcessingJob
+    assert rows(images, sa.select(job.kind, job.status)) == [("train", "pending")]
+    assert "A training is pending" in words(page)
+    assert "Ask for a training" not in [button.label for button in page.button]
 
 
 def test_an_address_on_a_private_network_is_not_fetched(home):
