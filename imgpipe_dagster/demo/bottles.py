@@ -60,7 +60,7 @@ def render_status(seed: int, status: BottleStatus, width: int = 224, height: int
         height: Pixels, at least 64.
 
     Returns:
-        uint8 (height, width, 3), BGR; about one in eight is a crop from a shelf, which has a size of its own.
+        uint8 (height, width, 3), BGR; some are crops from a shelf, which have a size of their own.
     """
     rng = np.random.default_rng([seed, 3])
     if rng.random() < 0.16:
