@@ -52,7 +52,7 @@ def enhance(
             help="Instead of a mode, steps with commas: denoise, background, light, upscale, sharpen, standardize."
         ),
     ] = None,
-    background: Annotated[str, typer.Option(help="white, #RRGGBB, transparent or keep.")] = "white",
+    background: Annotated[str, typer.Option(help="white, black, grey, #RRGGBB, transparent or keep.")] = "white",
     target_kb: Annotated[
         float | None, typer.Option(help="Largest size of a file in KB. Default: 500, and none for PNG.")
     ] = None,
@@ -77,7 +77,7 @@ def enhance(
     as_file = source.is_file() and output.suffix.lower() in _FORMATS and not output.is_dir()
     config = _config(
         mode=mode,
-        steps=steps and [step.strip() for step in steps.split(",")],
+        steps=None if steps is None else [step.strip() for step in steps.split(",")],
         background=background,
         target_kb=target_kb,
         profile=profile,

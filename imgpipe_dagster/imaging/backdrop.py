@@ -8,6 +8,7 @@ import numpy as np
 _SIDE = 512
 _MOST_SPREAD = 2.5
 _LEAST_SIDE_SHARE = 0.6
+_MOST_CHROMA = 45.0  # of studio paper; what fills the frame with a stronger colour is rather the product itself
 _HARD_SLOPE = 1.0  # lightness per pixel; a cast shadow is softer, a product's edge or print harder
 
 
@@ -16,6 +17,14 @@ class _Backdrop:
     surface: np.ndarray
     spread: float
     side_share: float
+
+    @property
+    def lightness(self) -> float:
+        return float(self.surface[..., 0].mean())
+
+    @property
+    def chroma(self) -> float:
+        return float(np.hypot(*self.surface[..., 1:].mean((0, 1))))
 
 
 def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
@@ -39,7 +48,7 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
         cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255, cv2.COLOR_BGR2LAB
     )
     backdrop = _fit(lab)
-    if backdrop.spread > _MOST_SPREAD or backdrop.side_share < _LEAST_SIDE_SHARE:
+    if backdrop.spread > _MOST_SPREAD or backdrop.side_share < _LEAST_SIDE_SHARE or backdrop.chroma > _MOST_CHROMA:
         return None, False
     difference = lab - backdrop.surface
     tolerance = 3 * backdrop.spread + 1.5
@@ -53,7 +62,11 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
         mask.any() and _solidity(mask) < 0.8 and _hull_share(mask) < 0.5
     )
     sure = not eaten and _edges_are_inside(mask, slope)
-    mask = mask & ~_see_through(same, mask, backdrop) if sure else _bounding_box(mask | (slope > _HARD_SLOPE))
+    if sure:
+        mask = _without_shadows(mask, same, _shadow_coloured(lab, backdrop.surface, difference, tolerance))
+        mask &= ~_see_through(same, mask, backdrop)
+    else:
+        mask = _bounding_box(mask | (slope > _HARD_SLOPE))
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0, sure
 
 
@@ -91,9 +104,23 @@ def _in_shadow(
     lab: np.ndarray, surface: np.ndarray, difference: np.ndarray, tolerance: float, slope: np.ndarray
 ) -> np.ndarray:
     """Darker than the backdrop but of its hue, and without hard edges."""
+    return _shadow_coloured(lab, surface, difference, tolerance) & (slope < 2.5)
+
+
+def _shadow_coloured(lab: np.ndarray, surface: np.ndarray, difference: np.ndarray, tolerance: float) -> np.ndarray:
     ratio = lab[..., 0] / np.maximum(surface[..., 0], 1)
     hue = np.sqrt((difference[..., 1:] ** 2).sum(-1))
-    return (ratio > 0.4) & (ratio < 1) & (hue < tolerance + 2) & (slope < 2.5)
+    return (ratio > 0.4) & (ratio < 1) & (hue < tolerance + 2)
+
+
+def _without_shadows(mask: np.ndarray, same: np.ndarray, shadow_coloured: np.ndarray) -> np.ndarray:
+    """The mask without the dark core of a cast shadow, which has hard edges where the product stands on it.
+
+    Where that would cost more than a rim, or make the outline more ragged, the product itself is of such a grey.
+    """
+    lesser = mask & _not_connected_with_border(same | shadow_coloured)
+    little = np.count_nonzero(lesser) > 0.8 * np.count_nonzero(mask)
+    return lesser if little and _solidity(lesser) > _solidity(mask) - 0.01 else mask
 
 
 def _not_connected_with_border(passable: np.ndarray) -> np.ndarray:
@@ -127,13 +154,18 @@ def _edges_are_inside(mask: np.ndarray, slope: np.ndarray) -> bool:
 
 
 def _see_through(same: np.ndarray, mask: np.ndarray, backdrop: _Backdrop) -> np.ndarray:
-    """Openings such as a mug's handle. Before white they cannot be told from white print, and stay product."""
-    lightness, a, b = backdrop.surface.mean((0, 1)).tolist()
-    if lightness > 85 and np.hypot(a, b) < 10:
-        return np.zeros_like(mask)
+    """Openings such as a mug's handle. Before white they cannot be told from white print, and stay product.
+
+    Before light grey only large ones are taken for openings: a ring's, and hardly a label's.
+    """
+    least = 0.005
+    if backdrop.lightness > 85 and backdrop.chroma < 10:
+        if backdrop.lightness > 97:
+            return np.zeros_like(mask)
+        least = 0.4
     inner = cv2.erode((same & mask).astype(np.uint8), np.ones((3, 3), np.uint8))
     _, parts, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=4)
-    large = stats[:, cv2.CC_STAT_AREA] > 0.005 * mask.sum()
+    large = stats[:, cv2.CC_STAT_AREA] > least * mask.sum()
     large[0] = False
     return cv2.dilate(large[parts].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
 

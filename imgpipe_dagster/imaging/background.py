@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -33,6 +32,9 @@ _BOX_AGREEMENT = 0.6
 # Without boxes a cluttered border says little: only masks on which a narrow and a wide frame agree were mostly right.
 _FRAMES = ((0.03, 0.0), (0.1, 0.2), (0.18, 0.3))
 _FRAME_AGREEMENT = 0.9
+
+LEAST_SHARE = 0.01
+"""Of the picture: a mask that covers less has found nothing."""
 
 
 class BackgroundMethod(StrEnum):
@@ -248,7 +250,7 @@ def _tidy(mask: np.ndarray) -> np.ndarray:
 
 def _fault(mask: np.ndarray) -> MaskFault | None:
     share = float(mask.mean())
-    if share < 0.01:
+    if share < LEAST_SHARE:
         return MaskFault.NEARLY_EMPTY
     if share > 0.97:
         return MaskFault.NEARLY_FULL
@@ -288,13 +290,15 @@ def _rembg_alpha(image: np.ndarray, model: str) -> np.ndarray:
         raise MethodUnavailableError(
             "The background method rembg needs its package: pip install 'imgpipe-dagster[rembg]'"
         ) from error
-    mask = rembg.remove(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), session=_rembg_session(rembg, model), only_mask=True)
+    session = _rembg_session(model)
+    mask = rembg.remove(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), session=session, only_mask=True)
     return np.asarray(mask, np.uint8)
 
 
 @lru_cache(maxsize=2)
-def _rembg_session(rembg: ModuleType, model: str) -> object:
+def _rembg_session(model: str) -> object:
     """A loaded model; the name is never left to the library, whose own default is not free for commercial use."""
+    rembg = importlib.import_module("rembg")
     if not model.endswith(".onnx"):
         return rembg.new_session(model)
     if not Path(model).is_file():

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from imgpipe_dagster.imaging.adjust import STRONG_NOISE, correct_light, denoise, sharpen
-from imgpipe_dagster.imaging.background import BackgroundMethod, Box, Cutout, remove_background
+from imgpipe_dagster.imaging.background import LEAST_SHARE, BackgroundMethod, Box, Cutout, MaskFault, remove_background
 from imgpipe_dagster.imaging.colours import parse_colour
 from imgpipe_dagster.imaging.encode import Encoded, encode
 from imgpipe_dagster.imaging.matting import product_colours
@@ -99,7 +99,7 @@ def enhance(picture: bytes | np.ndarray, config: EnhancementConfig, *, boxes: Se
         target_kb=largest_kb(config),
         alpha=alpha if transparent else None,
     )
-    after = score(image, alpha if trusted else None)
+    after = score(image, alpha)
     rules = check_profile(image, alpha, config.rules, size_bytes=len(encoded.data)) if config.rules else []
     return Enhanced(
         image=image,
@@ -131,7 +131,8 @@ def _cut_out(
 ) -> Cutout | None:
     if given is not None:
         # Someone has cut the product out already: that is the mask.
-        return Cutout(given, None, BackgroundMethod.KEEP)
+        fault = MaskFault.NEARLY_EMPTY if (given > 127).mean() < LEAST_SHARE else None
+        return Cutout(given, fault, BackgroundMethod.KEEP)
     wanted = Step.BACKGROUND in config.steps if config.steps is not None else config.mode in (Mode.AUTO, Mode.FULL)
     if not wanted or config.background == KEEP or config.method is BackgroundMethod.KEEP:
         return None

@@ -129,6 +129,34 @@ def test_the_opening_of_a_handle_shows_the_backdrop():
     assert cutout.alpha[250, 200] == 255
 
 
+def test_the_dark_core_of_a_shadow_beside_the_foot_is_background():
+    scene = np.linspace(238, 178, 600)[:, None, None].repeat(600, 1).repeat(3, 2)
+    shadow = np.zeros((600, 600), np.float32)
+    cv2.ellipse(shadow, (330, 470), (120, 16), 0, 0, 360, 0.55, -1)
+    scene = scene * (1 - cv2.GaussianBlur(shadow, (0, 0), 5))[..., None]
+    product = np.zeros((600, 600), np.uint8)
+    cv2.rectangle(product, (230, 120), (370, 470), 255, -1)
+    scene[product > 0] = (40, 40, 190)
+    cutout = remove_background(scene.astype(np.uint8))
+    assert cutout.plausible
+    assert overlap(cutout.alpha, product) > 0.97
+    assert cutout.alpha[455:480, 385:450].max() < 128
+
+
+def test_the_inside_of_a_ring_before_light_grey_shows_the_backdrop():
+    scene = np.full((400, 400, 3), 235, np.uint8)
+    cv2.circle(scene, (200, 200), 120, (30, 70, 120), 18)
+    assert remove_background(scene).alpha[200, 200] == 0
+
+
+def test_a_product_of_strong_colour_that_fills_the_frame_is_not_taken_for_the_backdrop():
+    scene = np.full((400, 400, 3), (40, 40, 190), np.uint8)
+    scene[170:230, 10:390] = (240, 250, 250)
+    cv2.putText(scene, "OLIVE OIL", (40, 215), cv2.FONT_HERSHEY_SIMPLEX, 1.5, (0, 0, 0), 4)
+    cutout = remove_background(scene)
+    assert not cutout.plausible or cutout.alpha[100, 200] > 127
+
+
 def test_edges_are_soft_and_the_inside_is_solid():
     product = photo(7005)
     alpha = remove_background(product.image).alpha

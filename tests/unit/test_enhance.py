@@ -195,6 +195,17 @@ def test_a_transparent_png_is_put_before_white_by_its_own_alpha():
     assert result.image[100, 100].tolist() == [30, 30, 200]
 
 
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.FULL])
+def test_a_file_in_which_all_is_transparent_goes_to_review(mode: Mode):
+    empty = file_of(Image.new("RGBA", (80, 60)), "PNG")
+    assert "mask_nearly_empty" in enhance(empty, EnhancementConfig(mode=mode)).review_reasons
+
+
+def test_the_frame_around_a_picture_without_a_product_is_not_scored():
+    black = enhance(np.zeros((300, 400, 3), np.uint8), EnhancementConfig(mode=Mode.FULL))
+    assert black.after.score < 5
+
+
 def test_an_icc_profile_is_applied():
     swapped = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     red = Image.new("RGB", (64, 64), (200, 40, 40))
