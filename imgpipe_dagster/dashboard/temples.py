@@ -53,13 +53,13 @@ def show(who: Person) -> None:
         )
     else:
         st.write(f"{plain(serving.version)} serves since {utc(serving.promoted_at)}: {plain(serving.why, 500)}")
-    _versions(made)
+    _versions(made, who)
     _training(temple_id, who)
     _pictures(temple_id)
     _add(temple_id, who)
 
 
-def _versions(made: Sequence[Version]) -> None:
+def _versions(made: Sequence[Version], who: Person) -> None:
     if not made:
         return
     st.header("Versions")
@@ -86,7 +86,7 @@ def _versions(made: Sequence[Version]) -> None:
         _curve(version.metrics.get("curve"))
     with right:
         _confusion(version)
-    _mistakes(version.metrics.get("mistakes") or [])
+    _mistakes(version.metrics.get("mistakes") or [], who)
 
 
 def _curve(curve: dict[str, list[float | None]] | None) -> None:
@@ -113,7 +113,7 @@ def _confusion(version: Version) -> None:
     st.caption("A row is what people said, a column what the model said.")
 
 
-def _mistakes(mistakes: list[dict[str, Any]]) -> None:
+def _mistakes(mistakes: list[dict[str, Any]], who: Person) -> None:
     st.header("Misclassified test pictures")
     if not mistakes:
         st.write("There are none.")
@@ -123,6 +123,7 @@ def _mistakes(mistakes: list[dict[str, Any]]) -> None:
         [found[mistake["id"]] for mistake in mistakes if mistake["id"] in found],
         {m["id"]: f"model: {m['image_class']} {m['class_confidence']:.2f}" for m in mistakes},
         "mistake",
+        who,
     )
 
 
@@ -133,7 +134,7 @@ def _pictures(temple_id: str) -> None:
     st.dataframe(frame.rename_axis("category").reset_index(), hide_index=True)
 
 
-def _labels(pictures: Sequence[TemplePicture], told: dict[int, str], key: str) -> None:
+def _labels(pictures: Sequence[TemplePicture], told: dict[int, str], key: str, who: Person) -> None:
     """Pictures with their labels, which can be corrected."""
     small = small_pictures(store(), [picture.object_key for picture in pictures])
     for start in range(0, len(pictures), _COLUMNS):
@@ -144,14 +145,14 @@ def _labels(pictures: Sequence[TemplePicture], told: dict[int, str], key: str) -
                 else:
                     st.write(":material/hide_image: no longer in the store")
                 st.caption(plain(told.get(picture.id, "")))
-                _correct(picture, f"{key}_{picture.id}")
+                _correct(picture, f"{key}_{picture.id}", who)
 
 
-def _correct(picture: TemplePicture, key: str) -> None:
+def _correct(picture: TemplePicture, key: str, who: Person) -> None:
     category = st.text_input("People said", picture.category, key=key, max_chars=100).strip()
     if not category or category == picture.category:
         return
-    if st.button("Correct the label", key=f"{key}_save", icon=":material/edit:"):
+    if st.button("Correct the label", key=f"{key}_save", icon=":material/edit:") and require(Scope.WRITE, who):
         try:
             correct_label(engine(), picture.id, check_category(category))
         except TempleNameError as error:
