@@ -16,10 +16,10 @@ from imgpipe_dagster.api import idempotency
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.middleware import REQUEST_ID_HEADER, LingeringClose, RequestContext
 from imgpipe_dagster.api.openapi import describe
-from imgpipe_dagster.api.problems import Code, Refusal, error_response
+from imgpipe_dagster.api.problems import TEMPLE_PATHS, Code, Refusal, error_response
 from imgpipe_dagster.api.routes import batches, classify, docs, enhance, health, images, images_script, qc, temples
 from imgpipe_dagster.api.services import open_services
-from imgpipe_dagster.catalogue.engine import is_transient
+from imgpipe_dagster.catalogue.engine import is_away
 from imgpipe_dagster.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ def create_app(settings: Settings, *, warm: bool = False) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the redirect would go to whatever Host the client names
     )
     for module in (enhance, batches, qc, images, classify, temples, images_script, health, docs):
         app.include_router(module.router)
@@ -75,17 +76,21 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
-    """Bad JSON is 400; JSON that does not mean anything here is 422, with every value that is wrong."""
+    """Bad JSON is 400; JSON that does not mean anything here is 422, with every value that is wrong.
+
+    The older temples' service knows 400 for both.
+    """
     found = error.errors() if isinstance(error, RequestValidationError) else []
     if any(item["type"] == "json_invalid" for item in found):
         return _answer(request, Refusal(Code.MALFORMED_REQUEST, "The body is not valid JSON."))
     errors = [{"field": ".".join(map(str, item["loc"])), "message": str(item["msg"])} for item in found]
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:3])
-    return _answer(request, Refusal(Code.INVALID_REQUEST, detail, errors=errors))
+    code = Code.MALFORMED_REQUEST if request.url.path in TEMPLE_PATHS else Code.INVALID_REQUEST
+    return _answer(request, Refusal(code, detail, errors=errors))
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, DBAPIError) and is_transient(error):
+    if isinstance(error, DBAPIError) and is_away(error):
         return _answer(request, Refusal(Code.UNAVAILABLE, "The catalogue is away or busy.", retry_after_s=5))
     raise error
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
@@ -29,7 +29,7 @@ class CountedBody:
         self._declared = request.headers.get("content-length", "")
         self._limit = limit
         self._read = 0
-        self.complete = not _has_body(request)
+        self.complete = not has_body(request.headers)
 
     def check_declared(self) -> None:
         """Refuse a body that says itself that it is too long, before any of it is read."""
@@ -106,7 +106,7 @@ def require_json(request: Request) -> None:
         Refusal: 415.
     """
     content_type = _media_type(request)
-    if _has_body(request) and content_type != "application/json" and not content_type.endswith("+json"):
+    if has_body(request.headers) and content_type != "application/json" and not content_type.endswith("+json"):
         raise Refusal(Code.UNSUPPORTED_MEDIA_TYPE, "Send JSON, with Content-Type: application/json.")
 
 
@@ -116,8 +116,9 @@ def take_as_json(request: Request) -> None:
     request.scope["headers"] = [*headers, (b"content-type", b"application/json")]
 
 
-def _has_body(request: Request) -> bool:
-    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+def has_body(headers: Headers) -> bool:
+    """Whether a request with these headers has a body."""
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 def _media_type(request: Request) -> str:
@@ -125,5 +126,4 @@ def _media_type(request: Request) -> str:
 
 
 def _too_large(limit: int) -> Refusal:
-    # The rest of the body is not waited for, so the connection cannot be used again.
-    return Refusal(Code.BODY_TOO_LARGE, f"The body has more than {limit} bytes.", headers={"Connection": "close"})
+    return Refusal(Code.BODY_TOO_LARGE, f"The body has more than {limit} bytes.")

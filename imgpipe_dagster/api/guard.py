@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Receive, Send
+from starlette.types import Scope as ScopeOfRequest
 
 from imgpipe_dagster.api import idempotency
 from imgpipe_dagster.api.bodies import FORM_OVERHEAD, CountedBody, require_json, take_as_json
@@ -98,6 +101,18 @@ class GuardedRoute(APIRoute):
             options["openapi_extra"] = {**_SECURED, "x-scope": self.access.scope.value, **described}
         super().__init__(path, endpoint, **options)
 
+    def matches(self, scope: ScopeOfRequest) -> tuple[Match, ScopeOfRequest]:
+        """Whether a request is this path's; HEAD is where GET only reads."""
+        return super().matches(self._as_get(scope))
+
+    async def handle(self, scope: ScopeOfRequest, receive: Receive, send: Send) -> None:
+        """Handle one request. The server itself leaves out the body of an answer to HEAD."""
+        await super().handle(self._as_get(scope), receive, send)
+
+    def _as_get(self, scope: ScopeOfRequest) -> ScopeOfRequest:
+        only_reads = self.access.scope in (None, Scope.READ)
+        return {**scope, "method": "GET"} if only_reads and scope.get("method") == "HEAD" else scope
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler behind the guards."""
         handle = super().get_route_handler()
@@ -146,6 +161,5 @@ def principal_of(request: Request) -> Principal:
 
 def _too_late(body: CountedBody, limit_s: float) -> Refusal:
     if not body.complete:
-        headers = {"Connection": "close"}
-        return Refusal(Code.REQUEST_TIMEOUT, f"The body did not come within {limit_s:g} s.", headers=headers)
+        return Refusal(Code.REQUEST_TIMEOUT, f"The body did not come within {limit_s:g} s.")
     return Refusal(Code.DEADLINE_EXCEEDED, f"The answer was not ready within {limit_s:g} s.", retry_after_s=limit_s)

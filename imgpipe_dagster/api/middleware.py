@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from imgpipe_dagster.api.bodies import has_body
 from imgpipe_dagster.api.problems import Code, Refusal, error_response
 from imgpipe_dagster.logs import about
 
@@ -84,9 +85,11 @@ class RequestContext:
 
 
 class LingeringClose:
-    """Reads on for a moment when an answer closes the connection before the whole request came.
+    """Ends the connection after an answer that came before the whole request, whatever the answer is.
 
-    Closing at once would reset the connection under a client that is still sending, and it would never see the answer.
+    Otherwise a client that is refused early could send for ever, or hold the connection in silence. Closing at once
+    would reset the connection under a client that is still sending, and it would never see the answer: so what comes
+    is read on for a moment.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -94,28 +97,37 @@ class LingeringClose:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not has_body(Headers(scope=scope)):
             await self.app(scope, receive, send)
             return
-        closes = False
+        waits_for_100 = "expect" in Headers(scope=scope)
+        complete = False
+
+        async def receive_and_note() -> Message:
+            nonlocal complete, waits_for_100
+            waits_for_100 = False
+            message = await receive()
+            complete = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        async def discard(seconds: float) -> None:
+            try:
+                async with asyncio.timeout(seconds):
+                    while not complete:
+                        await receive_and_note()
+            except TimeoutError:
+                pass
 
         async def send_then_linger(message: Message) -> None:
-            nonlocal closes
             if message["type"] == "http.response.start":
-                closes = Headers(raw=message["headers"]).get("connection") == "close"
-            elif closes and not message.get("more_body", False):
+                if not waits_for_100:  # to read would tell the client to go on
+                    await discard(0)  # what is here already
+                if not complete:
+                    MutableHeaders(raw=message["headers"])["Connection"] = "close"
+            elif not complete and not message.get("more_body", False):
                 await send({**message, "more_body": True})
-                await _discard(receive)
+                await discard(LINGER_S)
                 message = {"type": "http.response.body", "body": b""}
             await send(message)
 
-        await self.app(scope, receive, send_then_linger)
-
-
-async def _discard(receive: Receive) -> None:
-    try:
-        async with asyncio.timeout(LINGER_S):
-            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
-                pass
-    except TimeoutError:
-        pass
+        await self.app(scope, receive_and_note, send_then_linger)

@@ -114,7 +114,7 @@ def error_response(path: str, refusal: Refusal, request_id: str) -> JSONResponse
         case "/api/make_model":
             body = {"error_msg": [refusal.detail], **dict.fromkeys(TRAINING_FLAGS, False)}
         case "/api/predict":
-            body = {"error_msg": [refusal.detail], "image_class": [], "class_confidence": []}
+            body = {"error_msg": [refusal.detail], "image_class": None, "class_confidence": None}
         case _:
             body = {
                 "type": f"urn:imgpipe:problem:{refusal.code}",
@@ -130,6 +130,9 @@ def error_response(path: str, refusal: Refusal, request_id: str) -> JSONResponse
             return JSONResponse(body, refusal.status_code, refusal.headers, media_type=PROBLEM_JSON)
     return JSONResponse(body, refusal.status_code, refusal.headers)
 
+
+TEMPLE_PATHS = frozenset({"/api/save_data", "/api/make_model", "/api/predict"})
+"""The paths of the older temples' service."""
 
 TRAINING_FLAGS = (
     "got_training_data_flag",

@@ -5,12 +5,14 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,10 @@ _TRANSIENT_SQLITE = ("database is locked", "database table is locked", "database
 
 class CatalogueError(RuntimeError):
     """The catalogue cannot be used; the message says why and what to do, without secrets."""
+
+
+class CatalogueFileGoneError(sqlite3.OperationalError):
+    """The file of a SQLite catalogue was there, and is no longer."""
 
 
 def connect(url: URL, *, own: bool = True) -> Engine:
@@ -93,6 +99,11 @@ def is_transient(error: DBAPIError) -> bool:
     return code in _TRANSIENT_MYSQL
 
 
+def is_away(error: DBAPIError) -> bool:
+    """Whether the database is the matter and not what was asked of it: it is busy, away or gone."""
+    return is_transient(error) or isinstance(error.orig, CatalogueFileGoneError)
+
+
 def describe_url(url: URL) -> str:
     """The URL for people: without its password."""
     return url.render_as_string(hide_password=True)
@@ -121,4 +132,40 @@ def _connect_sqlite(url: URL, *, own: bool) -> Engine:
         writes = connection.get_execution_options().get("imgpipe_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
+    if url.database and url.database != ":memory:" and "uri" not in url.query:
+        _follow_file(engine, Path(url.database).absolute())
     return engine
+
+
+def _follow_file(engine: Engine, path: Path) -> None:
+    """Let connections go that hold a file which is no longer the one at ``path``: what they write would be lost.
+
+    The first connection may create the file. Where it is missing later, that is an error: a new and empty one in its
+    place would hide the loss.
+    """
+    was_there = False
+
+    @event.listens_for(engine, "do_connect")
+    def _refuse_new_file(*_arguments: object) -> None:
+        if was_there and not path.exists():
+            raise CatalogueFileGoneError(f"the file {path} is gone")
+
+    @event.listens_for(engine, "connect")
+    def _note_file(_dbapi_connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        nonlocal was_there
+        was_there = True
+        record.info["file"] = _identity(path)
+
+    @event.listens_for(engine, "checkout")
+    def _check_file(_dbapi_connection: sqlite3.Connection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        # While a connection holds the old file its inode is not given to another.
+        if record.info["file"] != _identity(path):
+            raise DisconnectionError(f"{path} is another file now")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

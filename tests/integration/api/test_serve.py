@@ -2,7 +2,9 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from sqlalchemy.engine import make_url
 
@@ -32,6 +34,55 @@ def test_heads_without_end_are_cut_off(served):
         for byte in b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n":
             connection.sendall(bytes([byte]))
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+JSON = "Content-Type: application/json"
+ENDLESS = "Transfer-Encoding: chunked"
+LONG = "Content-Length: 1000000"
+EARLY_ANSWERS = [
+    ("GET /healthz", [LONG], 413),
+    ("POST /nowhere", [ENDLESS], 404),
+    ("POST /nowhere", [LONG], 404),
+    ("POST /nowhere", [LONG, "Expect: 100-continue"], 404),
+    ("POST /healthz", [ENDLESS], 405),
+    ("POST /api/v1/import", [JSON, ENDLESS], 401),
+    ("POST /api/v1/import", ["X-API-Key: {key}", "Content-Type: text/plain", ENDLESS], 415),
+    ("POST /classify", ["X-API-Key: {key}", "Content-Type: multipart/form-data; boundary=b", ENDLESS], 400),
+]
+
+
+def test_an_answer_before_the_end_of_the_body_ends_the_connection_of_who_sends_on_and_of_who_is_silent(serve, home):
+    engine = connect(make_url(f"sqlite:///{home}/catalogue.db"))
+    key = create_key(engine, "one", ["write", "read"])
+    engine.dispose()
+    served = serve()
+    cases = [(*case, sends_on) for case in EARLY_ANSWERS for sends_on in (True, False) if sends_on or case[2] != 400]
+
+    def is_closed(case):
+        line, headers, _, sends_on = case
+        with served.connect() as connection:
+            head = "\r\n".join([f"{line} HTTP/1.1", "Host: localhost", *headers]).format(key=key)
+            connection.sendall(f"{head}\r\n\r\n".encode())
+            connection.settimeout(0.05)
+            answer, ended = b"", time.monotonic() + 8
+            while time.monotonic() < ended:
+                try:
+                    if sends_on:
+                        connection.sendall(b"4\r\nabcd\r\n")
+                    got = connection.recv(4096)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    got = b""  # reset while sending
+                if not got:
+                    return case, answer[:12].decode(), b"connection: close" in answer.lower()
+                answer += got
+        return case, "never closed"
+
+    with ThreadPoolExecutor(len(cases)) as clients:
+        assert list(clients.map(is_closed, cases)) == [(case, f"HTTP/1.1 {case[2]}", True) for case in cases]
+    with httpx.Client(base_url=served.url) as client:  # what has come whole costs no connection
+        assert "connection" not in client.post("/nowhere", content=b"x").headers
 
 
 def test_sigterm_ends_an_idle_server_with_its_keep_alive_connections(served):
