@@ -77,7 +77,7 @@ def predict(server: str, temple: str, files: list[Path]) -> bool:
         "image_type": files[0].suffix.lstrip("."),
     }
     status, answer = post(server, "/api/predict", body)
-    found = zip(files, answer.get("image_class", []), answer.get("class_confidence", []), strict=False)
+    found = zip(files, answer.get("image_class") or [], answer.get("class_confidence") or [], strict=False)
     for path, category, confidence in found:
         print(f"{path}: {category} ({confidence})")
     for message in answer.get("error_msg", []):
@@ -101,13 +101,17 @@ def main() -> int:
     predicting.add_argument("temple")
     predicting.add_argument("files", type=Path, nargs="+")
     given = parser.parse_args()
-    match given.command:
-        case "save":
-            done = save(given.server, given.folder, given.temple, given.split)
-        case "train":
-            done = train(given.server, given.temple, given.force)
-        case _:
-            done = predict(given.server, given.temple, given.files)
+    try:
+        match given.command:
+            case "save":
+                done = save(given.server, given.folder, given.temple, given.split)
+            case "train":
+                done = train(given.server, given.temple, given.force)
+            case _:
+                done = predict(given.server, given.temple, given.files)
+    except OSError as error:  # a file that is not there, a server that does not answer
+        print(error, file=sys.stderr)
+        return 1
     return 0 if done else 1
 
 

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,9 +143,10 @@ def add_files(
         on_file: Called after each file.
 
     Raises:
-        TempleNameError: The temple's id cannot be taken, or test pictures are to be common to all.
+        TempleNameError: The temple's id or a category cannot be taken, or test pictures are to be common to all.
     """
     temple_id = check_temple_id(temple_id)
+    files = [replace(file, category=check_category(file.category)) for file in files]
     if temple_id == COMMON and split is TempleSplit.TEST:
         raise TempleNameError(f"{COMMON!r} joins the training of every temple; test pictures belong to one temple.")
     report = AddReport()

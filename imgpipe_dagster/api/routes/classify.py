@@ -175,6 +175,8 @@ async def _read_upload(request: Request, max_bytes: int) -> Upload:
         upload = None  # no form at all
     if upload is None or not (upload.name or upload.data):
         raise Refusal(Code.MALFORMED_REQUEST, "No file provided.")
+    if not upload.data:
+        raise Refusal(Code.MALFORMED_REQUEST, "The file is empty.")
     if upload.name.rpartition(".")[2].lower() not in _EXTENSIONS:
         raise Refusal(Code.MALFORMED_REQUEST, "Incorrect file format: .png, .jpg and .jpeg are taken.")
     if sniff(upload.data) not in _FORMATS:

@@ -117,7 +117,10 @@ def _training_deadline(settings: Settings) -> float:
 )
 @access(Scope.TRAIN, body=Body.OLD_IMAGES, is_old_path=True)
 async def save_data(request: Request) -> Saved:
-    """Keep labelled pictures for training or for testing. The same picture again changes nothing."""
+    """Keep labelled pictures for training or for testing. The same picture again changes nothing.
+
+    A client's mistake is 400, where the older service said 500.
+    """
     services = services_of(request)
     wanted = await _read(request, services, SaveData)
     return await services.in_thread(_save, services, wanted)

@@ -133,6 +133,8 @@ def test_pictures_become_a_model_that_tells_categories(serve, home, tmp_path, pn
     (tmp_path / "today.png").write_bytes(png("right", 902))
     out, err = (process := client("predict", "lakeside", tmp_path / "today.png")).communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
+    out, err = (process := client("predict", "lakeside", tmp_path / "nofile.jpg")).communicate(timeout=60)
+    assert (process.returncode, "nofile.jpg" in err, "Traceback" in err) == (1, True, False)
     assert "x.png: " in (home / "logs" / "temples" / "log.txt").read_text(encoding="utf-8")
 
     taken = httpx.post(f"{served.url}/api/make_model", json={"temple_id": "lakeside"}, timeout=60)
@@ -156,6 +158,8 @@ GOOD = {"temple_id": "t", "train_test": "train", "category": "c", "image_type": 
         {"temple_id": "a/../../b"},
         {"temple_id": {}},
         {"category": ""},
+        {"category": "../x"},
+        {"category": "a\0b"},
         {"train_test": "both"},
         {"image": "this is not base64!"},
         {"image": "data:image/png;base64,%%%"},
@@ -170,20 +174,11 @@ GOOD = {"temple_id": "t", "train_test": "train", "category": "c", "image_type": 
 )
 def test_a_picture_that_cannot_be_saved_is_refused_with_a_message_and_leaves_nothing(api, engine, png, change):
     answer = api.post("/api/save_data", json={**GOOD, "image": text(png("left", 1)), **change})
-    assert 400 <= answer.status_code < 500
+    assert answer.status_code == 400
     assert set(answer.json()) == {"error_msg"}
     assert isinstance(answer.json()["error_msg"], str)
     with engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(TempleImage)) == 0
-
-
-def test_a_category_of_any_name_stays_below_its_temple(api, engine, home, png):
-    body = {**GOOD, "category": "../../etc", "image": text(png("left", 1))}
-    assert api.post("/api/save_data", json=body).json() == {"error_msg": "All OK"}
-    with engine.connect() as connection:
-        key = connection.scalar(sa.select(TempleImage.object_key))
-    assert (home / "store" / key).resolve().is_relative_to(home / "store" / "training" / "t" / "train")
-    assert (home / "store" / key).is_file()
 
 
 @pytest.mark.parametrize(
@@ -191,17 +186,18 @@ def test_a_category_of_any_name_stays_below_its_temple(api, engine, home, png):
 )
 def test_json_of_the_wrong_shape_is_refused_in_the_shape_that_clients_know(api, body):
     answer = api.post("/api/predict", content=body)
-    assert answer.status_code in (400, 422)
+    assert answer.status_code == 400
     assert set(answer.json()) == {"error_msg", "image_class", "class_confidence"}
     assert isinstance(answer.json()["error_msg"], list)
-    made = api.post("/api/make_model", content=body)
-    assert 400 <= made.status_code < 500
+    assert answer.json()["image_class"] is answer.json()["class_confidence"] is None
+    made = api.post("/api/make_model", content=body if body != '{"temple_id": "t"}' else '{"forceful": 7}')
+    assert made.status_code == 400
     assert set(made.json()) == {"error_msg", *FLAGS}
 
 
 def test_without_a_model_nothing_is_predicted_and_it_says_what_to_do(api, png):
     answer = api.post("/api/predict", json={"temple_id": "t", "image": text(png("left", 1)), "image_name": "a"})
-    assert (answer.status_code, answer.json()["image_class"]) == (400, [])
+    assert (answer.status_code, answer.json()["image_class"]) == (400, None)
     assert "no model" in answer.json()["error_msg"][0]
 
 
