@@ -184,10 +184,13 @@ def temple_rollback(temple: Temple) -> None:
 
     Example: `imgpipe temple rollback lakeside`
     """
-    from imgpipe_dagster.catalogue.temple_models import rollback
+    from imgpipe_dagster.catalogue.temple_models import champion, rollback
     from imgpipe_dagster.temples.training import user_name
 
     with _site() as site:
+        serving = champion(site.engine, temple)
+        if serving is not None and serving.previous is not None:
+            site.usable(temple, serving.previous)
         _print_champion(rollback(site.engine, temple, by=user_name()))
 
 

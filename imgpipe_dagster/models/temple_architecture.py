@@ -4,6 +4,8 @@ Nothing of the text is handed to Keras to be made into objects: only layers of a
 numbers and a few words are taken. A Lambda layer, which holds a program, has no way in; nor has any other class.
 """
 
+import importlib
+import importlib.util
 import json
 import math
 import os
@@ -162,6 +164,9 @@ def import_keras() -> Any:  # noqa: ANN401 - the module
     """Keras on TensorFlow, which is imported now; it takes seconds."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no lines about CUDA; errors reach Python as exceptions
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a keras.json in the home folder says
+    if importlib.util.find_spec("triton") is not None:
+        # Triton, which torchvision imports, and TensorFlow each bring an LLVM: Triton after TensorFlow is a crash.
+        importlib.import_module("triton._C.libtriton")
     import keras
 
     return keras

@@ -112,6 +112,11 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     assert "worse" in versions[1]["verdict"]
     assert "serves from now on. Promoted by hand." in temple("promote", TEMPLE, "2").stdout
     assert failed(temple("promote", TEMPLE, "2"), "serves already")
+    (changed,) = (temple.folder / "home" / "store").glob(f"models/**/{versions[0]['version']}/model.onnx")
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert failed(temple("rollback", TEMPLE), "has changed")
+    changed.write_bytes(content)
     assert versions[0]["version"] in temple("rollback", TEMPLE).stdout
     assert failed(temple("rollback", TEMPLE), "no earlier champion")
     assert "champion" in temple("list", TEMPLE).stdout
