@@ -185,6 +185,7 @@ def test_checks_state_the_invariants(pipeline, batch):
         "boxes_inside_the_image": True,
         "every_valid_image_was_looked_at": True,
         "every_valid_image_was_classified": True,
+        "every_champion_could_be_used": True,
         "every_image_has_an_answer": True,
     }
 
