@@ -125,11 +125,11 @@ def _remove_from(engine: Engine, name: str, batch_keys: Sequence[str], *, dry_ru
                 sa.and_(ProductImage.batch_key != table.c.batch_key, newer.state.in_(_ANSWERED)),
             ),
         )
-        .distinct()
     )
-    rows = transact(engine, lambda connection: connection.execute(superseded).all(), writes=False)
-    if dry_run:
-        return len(rows)
+    if dry_run:  # an image may have several rows
+        count = sa.select(sa.func.count()).select_from(superseded.subquery())
+        return transact(engine, lambda connection: connection.scalar(count) or 0, writes=False)
+    rows = transact(engine, lambda connection: connection.execute(superseded.distinct()).all(), writes=False)
     by_batch: dict[str, list[Any]] = {}
     for batch_key, own in rows:
         by_batch.setdefault(batch_key, []).append(own)
