@@ -217,14 +217,18 @@ def temple_predict(
 
     failed = 0
     with _site() as site, site.validator() as validator:
-        classifier = load_classifier(site.engine, site.store, temple, version)
+        logs = site.making().logs
+        with logs.noting_errors(f"Prediction of {temple}"):
+            classifier = load_classifier(site.engine, site.store, temple, version)
         limit = site.settings.fetch_max_bytes
         files = [
             FileToClassify(str(path), functools.partial(read_file, path, limit))
             for place in paths
             for path in files_below(place, without=target)
         ]
-        for answered in predict_files(classifier, validator, files, site.making().logs, temple):
+        if not files:
+            fail(f"There is no file in {', '.join(map(str, paths))}.")
+        for answered in predict_files(classifier, validator, files, logs, temple):
             failed += answered.answer is None
             _print_answer(answered, as_json)
             if target is not None and answered.answer is not None:
@@ -290,7 +294,8 @@ class _Site:
         """Refuse a version whose files are damaged."""
         from imgpipe_dagster.temples.registry import load_classifier
 
-        load_classifier(self.engine, self.store, temple, version)
+        with self.making().logs.noting_errors(f"Promotion of {version} of {temple}"):
+            load_classifier(self.engine, self.store, temple, version)
 
 
 @contextmanager

@@ -92,10 +92,10 @@ def find_labelled_files(folder: Path, *, max_bytes: int) -> tuple[list[LabelledF
         max_bytes: Larger files will be refused when they are read.
 
     Returns:
-        The files by category and name, and what lies about besides: files without a category, categories without files.
+        The files by category and name, and what lies about besides: files without a category, categories without files,
+        folders whose name cannot be a category.
 
     Raises:
-        TempleNameError: A folder's name cannot be a category.
         OSError: The folder cannot be read.
     """
     files: list[LabelledFile] = []
@@ -106,7 +106,11 @@ def find_labelled_files(folder: Path, *, max_bytes: int) -> tuple[list[LabelledF
         if not entry.is_dir():
             strays.append(Refused(entry.name, "It lies in no category's folder."))
             continue
-        category = check_category(entry.name)
+        try:
+            category = check_category(entry.name)
+        except TempleNameError as error:
+            strays.append(Refused(f"{entry.name}/", str(error)))
+            continue
         inside = [path for path in sorted(entry.rglob("*")) if path.is_file() and not path.name.startswith(".")]
         if not inside:
             strays.append(Refused(f"{entry.name}/", "The category is empty."))

@@ -116,6 +116,10 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     content = changed.read_bytes()
     changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert failed(temple("rollback", TEMPLE), "has changed")
+    assert failed(temple("predict", TEMPLE, str(changed), "--version", "1"), "has changed")
+    noted = next(temple.folder.rglob("error_log.txt")).read_text()
+    assert "Promotion of 1-" in noted
+    assert f"Prediction of {TEMPLE}" in noted
     changed.write_bytes(content)
     assert versions[0]["version"] in temple("rollback", TEMPLE).stdout
     assert failed(temple("rollback", TEMPLE), "no earlier champion")
@@ -170,3 +174,7 @@ def test_labels_of_people_join_the_training_and_never_the_test(temple, encode, d
     assert all(word in result.stderr for word in ("It is a test picture", "temple_id is empty", "no image 4"))
     (listed,) = json.loads(temple("list", "--json").stdout)
     assert (listed["train"]["left"], listed["test"]["left"]) == (17, 4)
+
+
+def test_a_folder_without_files_is_not_taken_for_success(temple, tmp_path):
+    assert failed(temple("predict", TEMPLE, str(tmp_path)), "There is no file in")

@@ -158,6 +158,7 @@ def test_a_folder_of_folders_gives_categories_and_says_what_lies_about(tmp_path,
     (tmp_path / "in" / "open" / "a.png").write_bytes(b"a")
     (tmp_path / "in" / "open" / "deeper" / "b.png").write_bytes(b"b")
     (tmp_path / "in" / "stray.png").write_bytes(b"c")
+    (tmp_path / "in" / "two\nlines").mkdir()
     files, strays = find_labelled_files(tmp_path / "in", max_bytes=10)
     assert [(file.name, file.category, file.read()) for file in files] == [
         ("open/a.png", "open", b"a"),
@@ -166,6 +167,7 @@ def test_a_folder_of_folders_gives_categories_and_says_what_lies_about(tmp_path,
     assert [(stray.name, stray.why) for stray in strays] == [
         ("closed/", "The category is empty."),
         ("stray.png", "It lies in no category's folder."),
+        ("two\nlines/", "The category 'two\\nlines' has characters that cannot be printed."),
     ]
 
 
