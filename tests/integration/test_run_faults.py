@@ -13,6 +13,7 @@ import cv2
 import pandas as pd
 import pytest
 
+from imgpipe_dagster.backfills import backfill_assets
 from imgpipe_dagster.catalogue.batches import BatchLimits, claim_batch, get_batch
 from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
 from imgpipe_dagster.catalogue.images import images_of_batch
@@ -182,7 +183,7 @@ def test_a_backfill_beside_the_first_run_of_its_batch_writes_the_same_rows(insta
     ((batch,),) = installation.query("SELECT batch_key FROM image_batches")
     backfill = installation.start(
         *("asset", "materialize", "-m", "imgpipe_dagster.definitions"),
-        *("--select", "*published_predictions", "--partition", batch),
+        *("--select", ",".join(backfill_assets("raw_images")), "--partition", batch),
         program="dagster",
         DAGSTER_HOME=str(installation.home / "dagster"),
     )
