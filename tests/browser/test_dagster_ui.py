@@ -155,6 +155,7 @@ def test_detections_of_many_partitions_are_backfilled_as_from_the_ui(ui):
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 def test_the_pages_show_the_graph_the_partitions_and_the_pictures(ui):
     key = ui.partitions_done()[0]
+    expect.set_options(timeout=60_000)  # a busy machine draws the graph slowly
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
