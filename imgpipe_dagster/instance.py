@@ -11,6 +11,8 @@ from imgpipe_dagster.settings import Settings
 
 PROJECT_DIR = Path(__file__).parent.parent
 INSTANCE_YAML = "dagster.yaml"
+FINISHED_RUNS = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+"""Statuses of runs to which nothing more happens."""
 
 
 def prepare_dagster_home(settings: Settings, project_dir: Path | None = None) -> Path:

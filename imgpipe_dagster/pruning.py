@@ -24,6 +24,7 @@ from imgpipe_dagster.catalogue.retention import (
     remove_superseded,
     thinned_batches,
 )
+from imgpipe_dagster.instance import FINISHED_RUNS
 from imgpipe_dagster.partitions import PARTITION_TAG, image_batches
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.store.keys import prefixes_of_image
@@ -34,7 +35,6 @@ ORPHAN_AGE = dt.timedelta(days=3)
 
 SAMPLE = 20
 
-_FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _RUNS = 100  # runs in one look
 _ANSWERS_KEPT = dt.timedelta(days=2)  # of requests that clients may repeat; they do so within a day
 
@@ -113,7 +113,9 @@ def prune(engine: Engine, store: ImageStore, instance: dg.DagsterInstance, age: 
                 instance.delete_dynamic_partition(str(image_batches.name), key)
     before = dt.datetime.now(dt.UTC) - dt.timedelta(days=age.days)
     report.runs = _remove_runs(
-        instance, dg.RunsFilter(statuses=_FINISHED, created_before=before, updated_before=before), dry_run=dry_run
+        instance,
+        dg.RunsFilter(statuses=list(FINISHED_RUNS), created_before=before, updated_before=before),
+        dry_run=dry_run,
     )
     report.alerts = remove_old_alerts(engine, age.seconds, dry_run=dry_run)
     if not dry_run:
@@ -142,7 +144,7 @@ def forget(engine: Engine, store: ImageStore, instance: dg.DagsterInstance, imag
                 if info.key not in kept:
                     store.delete(info.key)
         for batch_key in traces.batch_keys:
-            runs = dg.RunsFilter(statuses=_FINISHED, tags={PARTITION_TAG: batch_key})
+            runs = dg.RunsFilter(statuses=list(FINISHED_RUNS), tags={PARTITION_TAG: batch_key})
             _remove_runs(instance, runs, dry_run=False)
 
     return forget_image(engine, image_id, remove_bytes)

@@ -193,21 +193,8 @@ def add_pictures(
 
 def training_set(engine: Engine, temple_id: str) -> TrainingSet:
     """What a model of a temple would be trained and tested on now."""
-    columns = (
-        TempleImage.id,
-        TempleImage.temple_id,
-        TempleImage.split,
-        TempleImage.category,
-        TempleImage.object_key,
-        TempleImage.sha256,
-    )
-    query = sa.select(*columns).where(TempleImage.temple_id.in_([temple_id, COMMON]))
-    rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False)
     pictures = sorted(
-        (
-            TemplePicture(id_, temple, TempleSplit(split), category, key, sha256)
-            for id_, temple, split, category, key, sha256 in rows
-        ),
+        _pictures(engine, TempleImage.temple_id.in_([temple_id, COMMON])),
         key=lambda p: (p.category, p.sha256, p.temple_id == COMMON),
     )
     test = tuple(p for p in pictures if p.split is TempleSplit.TEST)
@@ -227,6 +214,10 @@ def training_set(engine: Engine, temple_id: str) -> TrainingSet:
 
 def pictures_of(engine: Engine, ids: Collection[int]) -> list[TemplePicture]:
     """Labelled pictures by their ids; those that are not there are left out."""
+    return sorted(_pictures(engine, TempleImage.id.in_(ids)), key=lambda picture: picture.id)
+
+
+def _pictures(engine: Engine, which: sa.ColumnElement[bool]) -> list[TemplePicture]:
     columns = (
         TempleImage.id,
         TempleImage.temple_id,
@@ -235,7 +226,7 @@ def pictures_of(engine: Engine, ids: Collection[int]) -> list[TemplePicture]:
         TempleImage.object_key,
         TempleImage.sha256,
     )
-    query = sa.select(*columns).where(TempleImage.id.in_(ids)).order_by(TempleImage.id)
+    query = sa.select(*columns).where(which)
     rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False)
     return [
         TemplePicture(id_, temple, TempleSplit(split), category, key, sha256)

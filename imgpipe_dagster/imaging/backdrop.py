@@ -9,6 +9,7 @@ _SIDE = 512
 _MOST_SPREAD = 2.5
 _LEAST_SIDE_SHARE = 0.6
 _MOST_CHROMA = 45.0  # of studio paper; what fills the frame with a stronger colour is rather the product itself
+_SHADOW_SLOPE = 2.5  # lightness per pixel; what rises faster is no soft shadow
 _HARD_SLOPE = 1.0  # lightness per pixel; a cast shadow is softer, a product's edge or print harder
 
 
@@ -56,14 +57,15 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     slope = _slope(lab, backdrop.spread)
     same = distance < tolerance
     shaded = _not_connected_with_border(same)
-    mask = _not_connected_with_border(same | _in_shadow(lab, backdrop.surface, difference, tolerance, slope))
+    shadow_coloured = _shadow_coloured(lab, backdrop.surface, difference, tolerance)
+    mask = _not_connected_with_border(same | (shadow_coloured & (slope < _SHADOW_SLOPE)))
     # A grey product can itself pass for a shadow, and is then eaten; of a white one, only the print may be left.
     eaten = _solidity(mask) < _solidity(shaded) - 0.12 or (
         mask.any() and _solidity(mask) < 0.8 and _hull_share(mask) < 0.5
     )
     sure = not eaten and _edges_are_inside(mask, slope)
     if sure:
-        mask = _without_shadows(mask, same, _shadow_coloured(lab, backdrop.surface, difference, tolerance))
+        mask = _without_shadows(mask, same, shadow_coloured)
         mask &= ~_see_through(same, mask, backdrop)
     else:
         mask = _bounding_box(mask | (slope > _HARD_SLOPE))
@@ -100,14 +102,8 @@ def _slope(lab: np.ndarray, spread: float) -> np.ndarray:
     return np.maximum(cv2.magnitude(right, down) - spread, 0).astype(np.float32)
 
 
-def _in_shadow(
-    lab: np.ndarray, surface: np.ndarray, difference: np.ndarray, tolerance: float, slope: np.ndarray
-) -> np.ndarray:
-    """Darker than the backdrop but of its hue, and without hard edges."""
-    return _shadow_coloured(lab, surface, difference, tolerance) & (slope < 2.5)
-
-
 def _shadow_coloured(lab: np.ndarray, surface: np.ndarray, difference: np.ndarray, tolerance: float) -> np.ndarray:
+    """Darker than the backdrop but of its hue."""
     ratio = lab[..., 0] / np.maximum(surface[..., 0], 1)
     hue = np.sqrt((difference[..., 1:] ** 2).sum(-1))
     return (ratio > 0.4) & (ratio < 1) & (hue < tolerance + 2)

@@ -14,7 +14,7 @@ from imgpipe_dagster.assets.freshness import freshness_evaluation
 from imgpipe_dagster.catalogue.alerts import AlertKind, NewAlert, write_alerts
 from imgpipe_dagster.catalogue.tables import FeedKind, Severity
 from imgpipe_dagster.catalogue.ticks import note_tick
-from imgpipe_dagster.partitions import ATTEMPT_TAG
+from imgpipe_dagster.partitions import ATTEMPT_TAG, PARTITION_TAG
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.mailer import MailerResource
 from imgpipe_dagster.sensors.common import catalogue_skip
@@ -131,7 +131,7 @@ def describe_failure(instance: dg.DagsterInstance, record: dg.RunRecord, max_att
     again = attempt is not None and attempt.isdigit() and int(attempt) < max_attempts
     what = f"of batch {batch}, attempt {attempt}," if batch else ""
     details: dict[str, str | int | float] = {"job": run.job_name}
-    if partition := run.tags.get("dagster/partition"):
+    if partition := run.tags.get(PARTITION_TAG):
         details["partition"] = partition
     return NewAlert(
         kind=AlertKind.RUN_FAILED,

@@ -9,20 +9,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from imgpipe_dagster.catalogue.temple_images import temple_ids
 from imgpipe_dagster.catalogue.temple_models import TrainingState, training_states
 from imgpipe_dagster.catalogue.ticks import note_tick
-from imgpipe_dagster.partitions import temple_partition, temples
+from imgpipe_dagster.instance import FINISHED_RUNS
+from imgpipe_dagster.partitions import PARTITION_TAG, temple_partition, temples
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.sensors.common import catalogue_skip
 
 NAME = "temple_training_sensor"
-_PARTITION_TAG = "dagster/partition"
-_UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.MANAGED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in FINISHED_RUNS]
 
 
 def plan_trainings(
@@ -87,5 +80,5 @@ def _under_way(instance: dg.DagsterInstance, known: Sequence[str]) -> set[str]:
     if not known:
         return set()
     by_key = {temple_partition(temple): temple for temple in known}
-    runs = instance.get_runs(dg.RunsFilter(tags={_PARTITION_TAG: list(by_key)}, statuses=_UNDER_WAY))
-    return {by_key[run.tags[_PARTITION_TAG]] for run in runs}
+    runs = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: list(by_key)}, statuses=_UNDER_WAY))
+    return {by_key[run.tags[PARTITION_TAG]] for run in runs}

@@ -8,13 +8,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imgpipe_dagster.catalogue.jobs import Job, JobKind, end_training, open_jobs
 from imgpipe_dagster.catalogue.ticks import note_tick
+from imgpipe_dagster.instance import FINISHED_RUNS
 from imgpipe_dagster.partitions import temple_partition, temples
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.sensors.common import catalogue_skip
 
 NAME = "training_jobs_sensor"
 JOB_ID_TAG = "imgpipe/job_id"
-_OVER = frozenset({dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED})
 
 
 class TrainingAction(Enum):
@@ -29,7 +29,7 @@ def decide_training(run: dg.DagsterRunStatus | None) -> TrainingAction:
     """What to do about an open training job, by the status of its run; None if it has none yet."""
     if run is None:
         return TrainingAction.REQUEST
-    return TrainingAction.GIVE_UP if run in _OVER else TrainingAction.WAIT
+    return TrainingAction.GIVE_UP if run in FINISHED_RUNS else TrainingAction.WAIT
 
 
 def build_training_jobs_sensor(job: Any) -> dg.SensorDefinition:  # noqa: ANN401 - dagster's own
