@@ -1,12 +1,12 @@
-"""From settings to the plain values of the layers below, for faces without Dagster's resources. No logic."""
+"""From settings to what the layers below take or make, for faces without Dagster's resources. No logic."""
 
 from imgpipe_dagster.catalogue.qc import ReviewLimits
 from imgpipe_dagster.fetch.policy import FetchPolicy
 from imgpipe_dagster.imaging.modes import EnhancementConfig
 from imgpipe_dagster.imaging.validate import ValidationLimits
 from imgpipe_dagster.imaging.verdict import ReviewPolicy
-from imgpipe_dagster.models.classifier import ClassifierOptions
-from imgpipe_dagster.models.detector import DetectorOptions
+from imgpipe_dagster.models.classifier import Classifier, ClassifierOptions, load_classifier
+from imgpipe_dagster.models.detector import Detector, DetectorOptions, load_detector
 from imgpipe_dagster.settings import DEMO_WEIGHTS, Settings
 
 
@@ -58,9 +58,14 @@ def validation_limits(settings: Settings) -> ValidationLimits:
     )
 
 
-def detector_options(settings: Settings) -> DetectorOptions:
-    """How objects are found."""
-    return DetectorOptions(
+def open_detector(settings: Settings) -> Detector:
+    """What finds objects. Close it when done.
+
+    Raises:
+        WeightsError: As `load_detector`.
+        ValueError: The same.
+    """
+    options = DetectorOptions(
         confidence=settings.detector_confidence,
         iou=settings.detector_iou,
         image_size=settings.detector_image_size,
@@ -68,11 +73,22 @@ def detector_options(settings: Settings) -> DetectorOptions:
         device=settings.detector_device,
         calibration_dir=settings.detector_calibration_dir,
     )
+    return load_detector(
+        settings.detector_weights, options, cache_dir=settings.home / "models", sha256=settings.detector_sha256
+    )
 
 
-def classifier_options(settings: Settings) -> ClassifierOptions:
-    """How bottles are classified."""
-    return ClassifierOptions(precision=settings.bottle_precision, device=settings.bottle_device)
+def open_classifier(settings: Settings) -> Classifier:
+    """What tells the status of bottles. Close it when done.
+
+    Raises:
+        WeightsError: As `load_classifier`.
+        ValueError: The same.
+    """
+    options = ClassifierOptions(precision=settings.bottle_precision, device=settings.bottle_device)
+    return load_classifier(
+        settings.bottle_weights, options, cache_dir=settings.home / "models", sha256=settings.bottle_sha256
+    )
 
 
 def review_limits(settings: Settings) -> ReviewLimits:

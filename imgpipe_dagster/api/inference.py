@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -17,20 +16,19 @@ from imgpipe_dagster.api.files import require_picture
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.work import WorkPool
-from imgpipe_dagster.configured import classifier_options, detector_options
+from imgpipe_dagster.configured import open_classifier, open_detector
 from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.validate import Validator
-from imgpipe_dagster.models.classifier import Classifier, load_classifier
-from imgpipe_dagster.models.detector import Detector, load_detector
-from imgpipe_dagster.models.weights import WeightsError
+from imgpipe_dagster.models.weights import WeightsError, end_conversions
 from imgpipe_dagster.settings import Settings
 
 log = logging.getLogger(__name__)
 
 STREAMS = 2
-"""Pictures in work at once."""
+"""Pictures in work at once: as many as the models have streams."""
 
 _TRY_AGAIN_S = 60.0
+_LOOK_AGAIN_S = 0.05
 _WARM_SIZE = (480, 640)
 
 
@@ -87,6 +85,7 @@ class LoadedOnce(Generic[M]):
         self._lock = threading.Lock()
         self._model: M | None = None
         self._failed_at = float("-inf")
+        self._closing = False
 
     @property
     def is_loaded(self) -> bool:
@@ -97,14 +96,18 @@ class LoadedOnce(Generic[M]):
         """The model.
 
         Raises:
-            Refusal: 500: it cannot be loaded; the log says why.
+            Refusal: 500: it cannot be loaded; the log says why. 503 once it is closed.
         """
         with self._lock:
+            if self._closing:
+                raise _about_to_end()
             if self._model is None and time.monotonic() - self._failed_at > _TRY_AGAIN_S:
                 try:
                     self._model = self._load()
                     self._metrics.note_model(self._what, self._model.version)
-                except (WeightsError, ValueError, OSError):
+                except (WeightsError, ValueError, OSError) as error:
+                    if self._closing:
+                        raise _about_to_end() from error
                     self._failed_at = time.monotonic()
                     log.exception("The %s cannot be loaded.", self._what)
             if self._model is None:
@@ -112,11 +115,20 @@ class LoadedOnce(Generic[M]):
             return self._model
 
     def close(self) -> None:
-        """Free the model."""
-        with self._lock:
+        """Free the model. One that is being converted is given up: that takes a process many seconds."""
+        self._closing = True
+        while not self._lock.acquire(timeout=_LOOK_AGAIN_S):
+            end_conversions()
+        try:
             if self._model is not None:
                 self._model.close()
                 self._model = None
+        finally:
+            self._lock.release()
+
+
+def _about_to_end() -> Refusal:
+    return Refusal(Code.UNAVAILABLE, "The server is about to end.", retry_after_s=1)
 
 
 class Inference:
@@ -135,8 +147,8 @@ class Inference:
         self._metrics = metrics
         self._crop_classes = frozenset(settings.bottle_crop_classes)
         self._pool = WorkPool("infer", threads=STREAMS, queue_limit=settings.api_queue_limit)
-        self.classifier = LoadedOnce(lambda: _classifier(settings), "bottle classifier", metrics)
-        self.detector = LoadedOnce(lambda: _detector(settings), "detector", metrics)
+        self.classifier = LoadedOnce(lambda: open_classifier(settings), "bottle classifier", metrics)
+        self.detector = LoadedOnce(lambda: open_detector(settings), "detector", metrics)
         metrics.watch_queue("infer", lambda: self._pool.in_flight)
 
     def require_room(self) -> None:
@@ -224,17 +236,3 @@ class Inference:
         grey = np.full((*_WARM_SIZE, 3), 128, np.uint8)
         self.classifier.get().classify(grey)
         self.detector.get().detect(grey)
-
-
-def _classifier(settings: Settings) -> Classifier:
-    options = replace(classifier_options(settings), streams=STREAMS)
-    return load_classifier(
-        settings.bottle_weights, options, cache_dir=settings.home / "models", sha256=settings.bottle_sha256
-    )
-
-
-def _detector(settings: Settings) -> Detector:
-    options = replace(detector_options(settings), streams=STREAMS)
-    return load_detector(
-        settings.detector_weights, options, cache_dir=settings.home / "models", sha256=settings.detector_sha256
-    )

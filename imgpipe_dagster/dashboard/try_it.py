@@ -11,12 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from imgpipe_dagster.api.gate import Scope
-from imgpipe_dagster.configured import (
-    classifier_options,
-    detector_options,
-    enhancement_defaults,
-    fetch_policy,
-)
+from imgpipe_dagster.configured import enhancement_defaults, fetch_policy, open_classifier, open_detector
 from imgpipe_dagster.dashboard.compare import compare
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import jpeg_of
@@ -28,8 +23,8 @@ from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.draw import draw_boxes
 from imgpipe_dagster.imaging.enhance import Enhanced, enhance
 from imgpipe_dagster.imaging.formats import DecodeError
-from imgpipe_dagster.models.classifier import Classifier, load_classifier
-from imgpipe_dagster.models.detector import Detector, load_detector
+from imgpipe_dagster.models.classifier import Classifier
+from imgpipe_dagster.models.detector import Detector
 from imgpipe_dagster.models.weights import WeightsError
 
 T = TypeVar("T")
@@ -150,21 +145,12 @@ def _classified(image: np.ndarray) -> tuple[tuple[str, float], ...]:
 
 @st.cache_resource(show_spinner="Loading the detector …")
 def _detector() -> Detector:
-    found = settings()
-    return load_detector(
-        found.detector_weights,
-        detector_options(found),
-        cache_dir=found.home / "models",
-        sha256=found.detector_sha256,
-    )
+    return open_detector(settings())
 
 
 @st.cache_resource(show_spinner="Loading the classifier …")
 def _classifier() -> Classifier:
-    found = settings()
-    return load_classifier(
-        found.bottle_weights, classifier_options(found), cache_dir=found.home / "models", sha256=found.bottle_sha256
-    )
+    return open_classifier(settings())
 
 
 def _results(tried: Tried) -> None:

@@ -247,19 +247,36 @@ def ultralytics_environment(cache_dir: Path) -> dict[str, str]:
     }
 
 
+def end_conversions() -> None:
+    """End the conversions that this process has begun, for a process that is to end; who waits gets a WeightsError."""
+    for conversion in list(_conversions):
+        conversion.terminate()
+
+
+_conversions: set[subprocess.Popen[str]] = set()
+
+
 def _convert(cache_dir: Path, *arguments: object) -> None:
     # A process of its own: torch's memory goes with it, Ultralytics' prints and settings stay away from ours, and its
     # safe mode does not depend on who imported it first.
-    done = subprocess.run(  # noqa: S603 - our own module, and no shell
+    with subprocess.Popen(  # noqa: S603 - our own module, and no shell
         [sys.executable, "-W", "ignore", "-m", "imgpipe_dagster.models.convert", *map(str, arguments)],
         env={**os.environ, **ultralytics_environment(cache_dir)},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise WeightsError(f"Could not {arguments[0]} {arguments[1]}: {done.stderr.strip()[-1500:]}")
+    ) as conversion:
+        _conversions.add(conversion)
+        try:
+            _, messages = conversion.communicate()
+        except BaseException:
+            conversion.kill()
+            raise
+        finally:
+            _conversions.discard(conversion)
+    if conversion.returncode != 0:
+        raise WeightsError(f"Could not {arguments[0]} {arguments[1]}: {messages.strip()[-1500:]}")
 
 
 def _key(sha256: str, *tools: str) -> str:

@@ -1,5 +1,6 @@
 """`imgpipe serve` as a process: what a connection may send, and how the process ends."""
 
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,18 @@ def test_sigterm_ends_an_idle_server_with_its_keep_alive_connections(served):
         assert served.process.wait(timeout=20) == 0
         assert time.monotonic() - started < 5
     assert "Traceback" not in served.log.read_text()
+
+
+def test_sigterm_while_a_model_is_converted_does_not_wait_for_it(serve, home):
+    served = serve(IMGPIPE_API_WARM="true")
+    deadline = time.monotonic() + 60
+    while not list(home.glob("models/**/*.partial")):
+        assert time.monotonic() < deadline, served.log.read_text()
+        time.sleep(0.02)
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(timeout=60) == 0
+    assert not list(home.glob("models/**/*.xml"))
+    assert not re.search("Traceback|ERROR", served.log.read_text())
 
 
 def test_without_a_key_only_this_machine_is_listened_to_and_it_says_so(serve, home):
