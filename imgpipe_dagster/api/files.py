@@ -1,4 +1,9 @@
-"""Whether a file that a client sent or named may be worked on, and how it is refused if not. No decoding."""
+"""A file that a client sent or named, opened where decoding cannot harm this process, or how it is refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
 
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.fetch.answers import FetchResult
@@ -6,16 +11,22 @@ from imgpipe_dagster.imaging.validate import Validator, Verdict
 from imgpipe_dagster.reasons import Reason
 
 
-def require_picture(validator: Validator, data: bytes) -> Verdict:
-    """Let a child process examine a file. It blocks: call it in a thread.
+@contextmanager
+def opened(validator: Validator, data: bytes) -> Iterator[tuple[Verdict, np.ndarray]]:
+    """Let a child process examine and decode a file. It blocks: use it in a thread.
+
+    Yields:
+        The verdict and the pixels: uint8 (height, width, 3), BGR, upright, read-only, and valid in the block only.
 
     Raises:
         Refusal: 413, 415 or 422, and why.
     """
-    verdict = validator.validate(data)
-    if verdict.reason is not None:
-        raise Refusal(_code(verdict.reason), f"{verdict.reason.advice} ({verdict.reason}: {verdict.detail})")
-    return verdict
+    with validator.decoded(data) as (verdict, image):
+        if verdict.reason is not None:
+            raise Refusal(_code(verdict.reason), f"{verdict.reason.advice} ({verdict.reason}: {verdict.detail})")
+        if image is None:
+            raise RuntimeError("a trusted file came without its pixels")
+        yield verdict, image
 
 
 def fetched(result: FetchResult) -> bytes:

@@ -12,12 +12,11 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from imgpipe_dagster.api.answers import AnswerCache
-from imgpipe_dagster.api.files import require_picture
+from imgpipe_dagster.api.files import opened
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.work import WorkPool
 from imgpipe_dagster.configured import open_classifier, open_detector
-from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.validate import Validator
 from imgpipe_dagster.models.weights import WeightsError, end_conversions
 from imgpipe_dagster.settings import Settings
@@ -136,7 +135,7 @@ class Inference:
 
     Args:
         settings: Weights, limits of the queue and of the cache.
-        validator: Examines each file in a child process before it is decoded here.
+        validator: Examines and decodes each file in a child process.
         cache: Where answers are kept.
         metrics: Told of the models, the queue and the cache.
     """
@@ -211,26 +210,25 @@ class Inference:
         return "+".join(model.get().version for model in models) if all(model.is_loaded for model in models) else ""
 
     def _look(self, data: bytes, with_objects: bool) -> Seen:
-        verdict = require_picture(self._validator, data)
-        image = decode_bgr(data)
-        classifier = self.classifier.get()
-        answer = classifier.classify(image)
-        objects = self.find_objects(image) if with_objects else None
-        for found in objects or ():
-            if found.class_name in self._crop_classes:
-                box = found.box
-                own = classifier.classify_crop(image, np.array([box.x1, box.y1, box.x2, box.y2], np.float32))
-                found.bottle_status = classifier.names[own.class_id]
-                found.bottle_confidence = own.confidence
-        return Seen(
-            class_name=classifier.names[answer.class_id],
-            confidence=answer.confidence,
-            model_version=classifier.version,
-            format=verdict.format or "",
-            width=image.shape[1],
-            height=image.shape[0],
-            objects=objects,
-        )
+        with opened(self._validator, data) as (verdict, image):
+            classifier = self.classifier.get()
+            answer = classifier.classify(image)
+            objects = self.find_objects(image) if with_objects else None
+            for found in objects or ():
+                if found.class_name in self._crop_classes:
+                    box = found.box
+                    own = classifier.classify_crop(image, np.array([box.x1, box.y1, box.x2, box.y2], np.float32))
+                    found.bottle_status = classifier.names[own.class_id]
+                    found.bottle_confidence = own.confidence
+            return Seen(
+                class_name=classifier.names[answer.class_id],
+                confidence=answer.confidence,
+                model_version=classifier.version,
+                format=verdict.format or "",
+                width=image.shape[1],
+                height=image.shape[0],
+                objects=objects,
+            )
 
     def _warm(self) -> None:
         grey = np.full((*_WARM_SIZE, 3), 128, np.uint8)

@@ -19,7 +19,6 @@ from imgpipe_dagster.dashboard.services import settings, validator
 from imgpipe_dagster.dashboard.words import counted, plain
 from imgpipe_dagster.fetch import FetchRequest, fetch_all
 from imgpipe_dagster.imaging.background import MethodUnavailableError
-from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.draw import draw_boxes
 from imgpipe_dagster.imaging.enhance import Enhanced, enhance
 from imgpipe_dagster.imaging.formats import DecodeError
@@ -102,18 +101,19 @@ def _fetched(url: str) -> bytes | None:
 def _try(data: bytes, digest: str) -> Tried | None:
     problems: list[str] = []
     with st.status("Looking at the picture …", expanded=True) as status, _AT_ONCE:
-        verdict = validator().validate(data)
-        if verdict.reason is not None:
+        with validator().decoded(data) as (verdict, pixels):
+            image = None if pixels is None else pixels.copy()
+        if verdict.reason is not None or image is None:
             status.update(label="This file cannot be used.", state="error")
-            st.error(f"{verdict.reason.advice} ({plain(verdict.detail)})", icon=":material/broken_image:")
+            advice = verdict.reason.advice if verdict.reason else ""
+            st.error(f"{advice} ({plain(verdict.detail)})", icon=":material/broken_image:")
             return None
-        image = decode_bgr(data)
         st.write("Finding objects …")
         seen, objects = _or_problem(problems, lambda: _detected(image)) or (None, ())
         st.write("Classifying …")
         classes = _or_problem(problems, lambda: _classified(image))
         st.write("Enhancing …")
-        made = _or_problem(problems, lambda: enhance(data, enhancement_defaults(settings())))
+        made = _or_problem(problems, lambda: enhance(data, enhancement_defaults(settings()), decoded=image))
         status.update(label="Done", state="complete", expanded=False)
     after = None if made is None else jpeg_of(made.image)
     return Tried(digest, seen, objects, classes, jpeg_of(image), after, made, tuple(problems))

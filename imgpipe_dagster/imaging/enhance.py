@@ -55,19 +55,26 @@ class Enhanced:
         return self.image.shape[1], self.image.shape[0]
 
 
-def enhance(picture: bytes | np.ndarray, config: EnhancementConfig, *, boxes: Sequence[Box] = ()) -> Enhanced:
+def enhance(
+    picture: bytes | np.ndarray,
+    config: EnhancementConfig,
+    *,
+    boxes: Sequence[Box] = (),
+    decoded: np.ndarray | None = None,
+) -> Enhanced:
     """Enhance one product picture. The same picture, configuration and boxes give the same bytes.
 
     Args:
         picture: A validated file, or uint8 BGR of shape (height, width, 3).
         config: What to do.
         boxes: The detector's boxes (x1, y1, x2, y2) in the upright picture's pixels.
+        decoded: What ``decode_bgr`` makes of a file, if that is there already.
 
     Raises:
         DecodeError: The file cannot be read.
         MethodUnavailableError: The background method lacks its package or model.
     """
-    image, given = read_picture(picture) if isinstance(picture, bytes) else (picture, None)
+    image, given = read_picture(picture, decoded) if isinstance(picture, bytes) else (picture, None)
     height, width = image.shape[:2]
     noise = estimate_noise(image)
     cutout = _cut_out(image if noise < STRONG_NOISE else denoise(image, noise), given, config, boxes)

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 from PIL import Image
 
 from imgpipe_dagster.imaging.decode import decode_bgr
@@ -52,7 +53,7 @@ _UNSUPPORTED_VARIANT = re.compile(r"can not handle images with \S+ samples")
 _NO_MEMORY = "(-4:Insufficient memory)"  # as OpenCV logs an exception of its GIF reader
 
 
-def examine(data: bytes, limits: ValidationLimits) -> Verdict:
+def examine(data: bytes, limits: ValidationLimits, take: Callable[[np.ndarray], None] | None = None) -> Verdict:
     """Examine one file in this process: what the child of a ``Validator`` runs. Ends neither at a time nor at a size.
 
     While it works it captures file descriptor 2 and Python's warnings, for that is where decoders complain when they
@@ -61,6 +62,8 @@ def examine(data: bytes, limits: ValidationLimits) -> Verdict:
     Args:
         data: The whole file.
         limits: ``max_pixels``, ``max_frames`` and ``memory_mb`` (as far as the header tells) count here.
+        take: Called with the pixels as soon as there are any, as ``decode_bgr`` gives them; whether they can be trusted
+            is known later.
 
     Returns:
         The verdict, for every file: what decoders raise becomes a reason.
@@ -86,7 +89,7 @@ def examine(data: bytes, limits: ValidationLimits) -> Verdict:
                 notes=_notes(header),
             )
             _raise_if_too_large(header, len(data), limits)
-            opencv = _ask_opencv(data, take_messages)
+            opencv = _ask_opencv(data, take_messages, take)
             second = image_format is not ImageFormat.JPEG or opencv.refusal is not None
             pillow = _ask_pillow(data, image_format) if second else _Opinion(size=(header.width, header.height))
             objection = _objection(data, image_format, opencv, pillow)
@@ -108,12 +111,17 @@ class _Opinion:
     messages: tuple[str, ...] = ()
 
 
-def _ask_opencv(data: bytes, take_messages: Callable[[], str]) -> _Opinion:
+def _ask_opencv(
+    data: bytes, take_messages: Callable[[], str], take: Callable[[np.ndarray], None] | None = None
+) -> _Opinion:
     take_messages()
     size = refusal = None
     try:
-        height, width = decode_bgr(data).shape[:2]
-        size = width, height
+        image = decode_bgr(data)
+        size = image.shape[1], image.shape[0]
+        if take is not None:
+            take(image)
+        del image  # before another decoder needs memory
     except DecodeError as error:
         if error.reason is Reason.DECODE_MEMORY:
             raise

@@ -10,11 +10,12 @@ from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.formats import ImageFormat, recognise
 
 
-def read_picture(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+def read_picture(data: bytes, decoded: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Decode a file as ``decode_bgr`` does, then apply its ICC profile and keep its transparency.
 
     Args:
         data: The whole file, validated.
+        decoded: What ``decode_bgr`` makes of it, if that is there already.
 
     Returns:
         uint8 BGR, (height, width, 3) in sRGB, and uint8 alpha, (height, width), or None if every pixel is opaque.
@@ -22,7 +23,7 @@ def read_picture(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
         DecodeError: As ``decode_bgr``.
     """
-    image = decode_bgr(data)
+    image = decode_bgr(data) if decoded is None else decoded
     return _to_srgb(image, data), _alpha(data, image.shape[:2])
 
 

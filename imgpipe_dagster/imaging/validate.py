@@ -1,11 +1,13 @@
-"""Whether files can be trusted: verdicts, and the pool of child processes that give them.
+"""Whether files can be trusted: verdicts and pixels, and the pool of child processes that give them.
 
 Decoders are C code that meets hostile bytes: they run in children that can be killed, with a limit on memory, so that
 the worst file costs one child and gets a reason code like any other. What a child looks for is in ``examine``.
 """
 
 import contextlib
+import fcntl
 import json
+import mmap
 import os
 import select
 import signal
@@ -18,6 +20,8 @@ from dataclasses import asdict, dataclass
 from queue import LifoQueue
 from typing import IO, Self, TypeVar, cast
 
+import numpy as np
+
 from imgpipe_dagster.imaging.formats import ImageFormat, sniff
 from imgpipe_dagster.reasons import Reason
 
@@ -26,6 +30,7 @@ K = TypeVar("K")
 _WORKER = (sys.executable, "-m", "imgpipe_dagster.imaging.validate_worker")
 WORKER_READY = b"ready\n"
 _WORKER_START_S = 60
+_KEPT_PIXELS_BYTES = 32 * 2**20  # of memory shared with a child, for its next picture
 # All that a child needs of the environment: it meets hostile bytes and must not hold the secrets of the others.
 _WORKER_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 
@@ -132,14 +137,38 @@ class Validator:
         Raises:
             RuntimeError: If children cannot be started at all (which is never a file's fault).
         """
+        with self._child() as child:
+            return child.examine(data, pixels=False)[0]
+
+    @contextlib.contextmanager
+    def decoded(self, data: bytes) -> Iterator[tuple[Verdict, np.ndarray | None]]:
+        """Examine one file in a child, and see what the child has decoded: no process decodes it again.
+
+        The child is kept for as long as the block runs: who works on the picture for long takes a copy.
+
+        Args:
+            data: The whole file.
+
+        Yields:
+            The verdict, for every file; and of a trusted one the pixels, as ``decode_bgr`` gives them: uint8
+            (height, width, 3), BGR, upright. They are the child's: read-only, and valid in the block only.
+
+        Raises:
+            RuntimeError: If children cannot be started at all.
+        """
+        with self._child() as child:
+            yield child.examine(data, pixels=True)
+
+    @contextlib.contextmanager
+    def _child(self) -> Iterator["_Child"]:
         child = self._idle.get()
         try:
             if child is None or not child.alive:
                 child = _Child(self._limits)
-            verdict = child.examine(data)
+            yield child
+            child.forget()
             if not child.alive:
                 child = _Child(self._limits)  # at once, so that it has started when the next file comes
-            return verdict
         finally:
             self._idle.put(child)
 
@@ -170,7 +199,11 @@ class Validator:
 
 
 class _Child:
-    """One worker process and the two pipes to it. Requests: length and bytes. Answers: lines of JSON."""
+    """One worker process, two pipes to it, and memory that it shares.
+
+    Requests: whether pixels are wanted (1 byte), length (8 bytes) and bytes. Answers: a line with the height and the
+    width of the pixels in the shared memory (0 0 where there are none) and the verdict as JSON.
+    """
 
     def __init__(self, limits: ValidationLimits) -> None:
         environment = {name: os.environ[name] for name in _WORKER_ENVIRONMENT if name in os.environ}
@@ -185,9 +218,23 @@ class _Child:
             "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
         }
         self._limits = limits
-        self._process = subprocess.Popen(  # noqa: S603 - the command is ours, and no file's bytes are in it
-            [*_WORKER, json.dumps(asdict(limits))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-        )
+        # Of this size from the start, and sealed: could a child cut it off, to read it here would end this process.
+        # Memory is taken for what is written only.
+        shared = os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(shared, 3 * limits.max_pixels)
+            fcntl.fcntl(shared, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._memory = mmap.mmap(shared, 3 * limits.max_pixels)
+            self._process = subprocess.Popen(  # noqa: S603 - the command is ours, and no file's bytes are in it
+                [*_WORKER, json.dumps(asdict(limits)), str(shared)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment,
+                pass_fds=[shared],
+            )
+        finally:
+            os.close(shared)
+        self._pixels_bytes = 0
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)
         self._started = False
@@ -196,19 +243,26 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def examine(self, data: bytes) -> Verdict:
+    def examine(self, data: bytes, *, pixels: bool) -> tuple[Verdict, np.ndarray | None]:
         self._wait_until_started()
         try:
-            self._requests.write(len(data).to_bytes(8))
+            self._requests.write(bytes([pixels]) + len(data).to_bytes(8))
             self._requests.write(data)
             self._requests.flush()
-            return Verdict.from_json(self._read_line(self._limits.timeout_s))
+            height, width, verdict = self._read_line(self._limits.timeout_s).split(b" ", 2)
+            return Verdict.from_json(verdict), self._pixels(int(height), int(width))
         except TimeoutError:
             self.end()
             reason, detail = Reason.DECODE_TIMEOUT, f"not decoded within {self._limits.timeout_s:g} s"
         except (EOFError, BrokenPipeError):
             reason, detail = Reason.DECODER_CRASHED, f"the decoding process ended with {self._cause_of_death()}"
-        return Verdict(reason, detail, format=sniff(data))
+        return Verdict(reason, detail, format=sniff(data)), None
+
+    def forget(self) -> None:
+        """Give the memory of an uncommonly large picture back."""
+        if self._pixels_bytes > _KEPT_PIXELS_BYTES:
+            self._memory.madvise(mmap.MADV_REMOVE)
+            self._pixels_bytes = 0
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
@@ -217,6 +271,14 @@ class _Child:
         with contextlib.suppress(BrokenPipeError):  # a request that it did not take
             self._requests.close()
         self._answers.close()
+
+    def _pixels(self, height: int, width: int) -> np.ndarray | None:
+        if height == 0:
+            return None
+        self._pixels_bytes = 3 * height * width
+        pixels = np.frombuffer(self._memory, np.uint8, self._pixels_bytes).reshape(height, width, 3)
+        pixels.flags.writeable = False
+        return pixels
 
     def _wait_until_started(self) -> None:
         if self._started:

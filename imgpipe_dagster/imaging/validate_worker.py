@@ -1,9 +1,12 @@
 """The child process of a ``Validator``: files come on standard input, verdicts leave on standard output.
 
+Pixels, where they are wanted, are left in memory that the parent shares.
+
 It imports what decodes and nothing else, so that it starts in a fraction of a second and has little to lose.
 """
 
 import json
+import mmap
 import os
 import resource
 import signal
@@ -11,6 +14,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 from PIL import Image
 
 from imgpipe_dagster.imaging.examine import examine
@@ -25,16 +29,26 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints must not mix with the answers
     cv2.setNumThreads(1)
     Image.MAX_IMAGE_PIXELS = None  # our own limit comes at the same point and says the size
+    shared = np.frombuffer(mmap.mmap(int(sys.argv[2]), 3 * limits.max_pixels), np.uint8)
     _limit_memory(limits.memory_mb)
+    height = width = 0
+
+    def take(image: np.ndarray) -> None:
+        nonlocal height, width
+        shared[: image.size] = image.ravel()
+        height, width = image.shape[:2]
 
     answers.write(WORKER_READY)
     answers.flush()
-    while length := sys.stdin.buffer.read(8):
+    while head := sys.stdin.buffer.read(9):
         # Should the parent be gone, nobody else would end a decoder that hangs: SIGALRM does.
         signal.setitimer(signal.ITIMER_REAL, limits.timeout_s + 5)
-        verdict = examine(sys.stdin.buffer.read(int.from_bytes(length)), limits)
+        height = width = 0
+        verdict = examine(sys.stdin.buffer.read(int.from_bytes(head[1:])), limits, take if head[0] else None)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        answers.write(verdict.to_json().encode() + b"\n")
+        if not verdict.ok:
+            height = width = 0
+        answers.write(b"%d %d %s\n" % (height, width, verdict.to_json().encode()))
         answers.flush()
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
+from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.validate import ValidationLimits, Validator
 from imgpipe_dagster.reasons import Reason
 
@@ -25,7 +27,9 @@ MISBEHAVING_WORKER = """
 import os, signal, sys, time
 from imgpipe_dagster.imaging import examine as check, validate_worker
 
-def examine(data, limits):
+def examine(data, limits, take):
+    if data == b"shrink":
+        os.ftruncate(int(sys.argv[2]), 0)
     if data == b"abort":
         os.abort()
     if data == b"segfault":
@@ -34,7 +38,7 @@ def examine(data, limits):
         sys.exit(7)
     if data == b"hang":
         time.sleep(60)
-    return check.examine(data, limits)
+    return check.examine(data, limits, take)
 
 check._BYTES_PER_PIXEL = 0  # so that only the limit of the process is left
 validate_worker.examine = examine
@@ -100,6 +104,36 @@ def test_a_decoder_that_eats_memory_is_stopped_at_its_limit(
     with Validator(ValidationLimits(memory_mb=memory_mb), workers=1) as validator:
         assert validator.validate(large).reason is Reason.DECODE_MEMORY
         assert validator.validate(good).ok
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_pixels_come_from_the_child_as_they_would_be_decoded_here(encode: Encode, photo: np.ndarray, name: str):
+    turned = Image.Exif()
+    turned[274] = 6
+    with Validator(workers=1) as validator:
+        for options in ({}, {"exif": turned}):
+            file = encode(photo, name, **options)
+            with validator.decoded(file) as (verdict, pixels):
+                assert verdict.ok
+                assert pixels is not None
+                assert np.array_equal(pixels, decode_bgr(file))
+        with validator.decoded(file[:-30]) as (verdict, pixels):
+            assert (verdict.ok, pixels) == (False, None)
+
+
+def test_the_memory_of_a_large_picture_is_given_back_and_cannot_be_cut_off(misbehaving_worker, encode, good: bytes):
+    large = encode(np.full((5000, 4000, 3), 9, np.uint8), "JPEG")
+    with Validator(workers=1) as validator:
+        with validator.decoded(large) as (_, pixels):
+            assert pixels is not None
+            assert (pixels == 9).all()
+        child = next(child for child in psutil.Process().children() if str(misbehaving_worker) in child.cmdline())
+        shared = Path(f"/proc/{child.pid}/fd/{child.cmdline()[-1]}").stat()
+        assert shared.st_size == 3 * ValidationLimits().max_pixels
+        assert 512 * shared.st_blocks < 32 * 2**20
+        assert validator.validate(b"shrink").reason is Reason.DECODER_CRASHED
+        with validator.decoded(good) as (verdict, pixels):
+            assert verdict.ok
 
 
 def test_every_file_is_answered_once_whatever_happens(misbehaving_worker, good: bytes):

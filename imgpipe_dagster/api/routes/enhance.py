@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from imgpipe_dagster.api.bodies import read_form
 from imgpipe_dagster.api.content import file_response
-from imgpipe_dagster.api.files import fetched, require_picture
+from imgpipe_dagster.api.files import fetched, opened
 from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.api.guard import Body, GuardedRoute, access
 from imgpipe_dagster.api.options import EnhanceOptions, overrides
@@ -19,7 +19,6 @@ from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.services import Services, services_of
 from imgpipe_dagster.configured import box_classes, enhancement_defaults, review_policy
 from imgpipe_dagster.imaging.background import Box, MethodUnavailableError
-from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.encode import OutputFormat
 from imgpipe_dagster.imaging.enhance import Enhanced, enhance
 from imgpipe_dagster.imaging.modes import EnhancementConfig, Mode
@@ -197,17 +196,17 @@ async def _answer(request: Request, services: Services, data: bytes, config: Enh
 
 
 def _enhance(services: Services, data: bytes, config: EnhancementConfig) -> Enhanced:
-    require_picture(services.validator, data)
-    return enhance(data, config, boxes=_boxes(services, data))
+    with opened(services.validator, data) as (_, pixels):
+        image = pixels.copy()  # enhancing takes seconds, and others need the child
+    return enhance(data, config, boxes=_boxes(services, image), decoded=image)
 
 
-def _boxes(services: Services, data: bytes) -> list[Box]:
+def _boxes(services: Services, image: np.ndarray) -> list[Box]:
     """The detector's boxes that help to find the product, as in batches."""
     classes = box_classes(services.settings)
     if classes == []:
         return []
     least = services.settings.enhancement_box_confidence
-    image: np.ndarray = decode_bgr(data)
     return [
         (found.box.x1, found.box.y1, found.box.x2, found.box.y2)
         for found in services.inference.find_objects(image)
