@@ -201,6 +201,11 @@ class Settings(BaseSettings):
     audit_share: float = Field(
         default=0.03, ge=0, le=1, description="Share of the pictures that need no review which get one all the same."
     )
+    review_claim_minutes: float = Field(
+        default=10, gt=0, description="A picture that a reviewer has claimed is free again after this time."
+    )
+    review_undo_s: float = Field(default=10, ge=0, description="A decision can be undone for so many seconds.")
+    max_reworks: int = Field(default=2, ge=0, description="After so many reworks the rejection of a picture is final.")
 
     # HTTP API
     api_host: str = Field(
@@ -292,13 +297,6 @@ class Settings(BaseSettings):
         description="Long random text that login cookies are signed with. Default: another one at each start, so that "
         "people log in again.",
     )
-
-    # Review
-    review_claim_minutes: float = Field(
-        default=10, gt=0, description="A picture that a reviewer has claimed is free again after this time."
-    )
-    review_undo_s: float = Field(default=10, ge=0, description="A decision can be undone for so many seconds.")
-    max_reworks: int = Field(default=2, ge=0, description="After so many reworks the rejection of a picture is final.")
 
     # Temples
     temple_scale_factor: float = Field(

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from imgpipe_dagster.assets.common import Progress
-from imgpipe_dagster.imaging.draw import contact_sheet, thumbnail, to_data_uri
+from imgpipe_dagster.assets.sheets import TILE_HEIGHT, TILE_WIDTH, inline_sheet
+from imgpipe_dagster.imaging.draw import thumbnail
 from imgpipe_dagster.imaging.enhance import Enhanced
 from imgpipe_dagster.imaging.pictures import read_picture
 
 SHEET_PAIRS = 8  # more would be too small to read in 20 KB
-TILE_WIDTH, TILE_HEIGHT = 320, 240
-SHEET_BYTES = 20_000
 _BIN = 10
 
 
@@ -46,8 +45,7 @@ class BeforeAfterSheet:
         if not self._pairs:
             return dg.MetadataValue.md("No image of this batch was enhanced.")
         tiles = [tile for image_id in sorted(self._pairs) for tile in self._pairs[image_id]]
-        jpeg = contact_sheet(tiles, columns=4, max_bytes=SHEET_BYTES)
-        return dg.MetadataValue.md(f"![Before and after]({to_data_uri(jpeg)})")
+        return dg.MetadataValue.md(inline_sheet(tiles, "Before and after", columns=4))
 
 
 def enhancement_metadata(

@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import dagster as dg
 import pandas as pd
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Engine
 from imgpipe_dagster.catalogue.alerts import AlertKind, write_alert
 from imgpipe_dagster.catalogue.batches import note_heartbeat
 from imgpipe_dagster.catalogue.engine import transact
+from imgpipe_dagster.catalogue.frames import replace_batch
 
 T = TypeVar("T")
 
@@ -55,6 +57,34 @@ class Progress:
             note_heartbeat(self._engine, self._context.partition_key)
             self._context.log.info("%d of %d images", self.done, self._total)
             self._noted = now
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a multi-asset made for one of its assets: the rows, what the UI shows of them, the verdicts on them."""
+
+    asset: str
+    frame: pd.DataFrame
+    metadata: Mapping[str, Any]
+    checks: tuple[dg.AssetCheckResult, ...]
+
+
+def results(
+    context: dg.AssetExecutionContext, engine: Engine, made: Iterable[Made]
+) -> Iterator[dg.MaterializeResult[pd.DataFrame]]:
+    """The results of those assets of a multi-asset that were asked for.
+
+    The rows of the others are stored too: what one run says of a picture beside what another said would lie.
+    """
+    for one in made:
+        if dg.AssetKey(one.asset) not in context.selected_asset_keys:
+            replace_batch(engine, one.asset, context.partition_key, one.frame)
+            continue
+        keys = context.selected_asset_check_keys
+        checks = [
+            check for check in one.checks if dg.AssetCheckKey(dg.AssetKey(one.asset), str(check.check_name)) in keys
+        ]
+        yield dg.MaterializeResult(one.asset, value=one.frame, metadata=one.metadata, check_results=checks)
 
 
 def sample(frame: pd.DataFrame, columns: list[str]) -> dg.TableMetadataValue:

@@ -7,9 +7,8 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
+from imgpipe_dagster.assets.common import OWNERS, Made, Progress, check_result, results, sample
 from imgpipe_dagster.assets.sheets import TILE_HEIGHT, TILE_WIDTH, ContactSheet
-from imgpipe_dagster.catalogue.frames import replace_batch
 from imgpipe_dagster.imaging.draw import annotated_tile
 from imgpipe_dagster.models.detector import Boxes, Detector
 from imgpipe_dagster.partitions import image_batches
@@ -105,17 +104,14 @@ def detections(
         found={"sample": sample(outside, ["image_id", "x1", "y1", "x2", "y2"])},
     )
     pictures = {"contact_sheet": sheet.markdown(), "sample": sample(boxes, DETECTION_COLUMNS[1:-1])}
-    for name, frame, described, check in (
-        ("detected_images", images, metadata, looked_at),
-        ("detections", boxes, {**metadata, **pictures}, inside),
-    ):
-        if dg.AssetKey(name) in context.selected_asset_keys:
-            key = dg.AssetCheckKey(dg.AssetKey(name), str(check.check_name))
-            checks = [check] if key in context.selected_asset_check_keys else []
-            yield dg.MaterializeResult(name, value=frame, metadata=described, check_results=checks)
-        else:
-            # Whoever asks for one of the two gets both: boxes of one model beside the version of another would lie.
-            replace_batch(database.engine, name, context.partition_key, frame)
+    yield from results(
+        context,
+        database.engine,
+        [
+            Made("detected_images", images, metadata, (looked_at,)),
+            Made("detections", boxes, {**metadata, **pictures}, (inside,)),
+        ],
+    )
 
 
 def detect_images(

@@ -12,10 +12,10 @@ import dagster as dg
 import pandas as pd
 
 from imgpipe_dagster.assets.before_after import BeforeAfterSheet, enhancement_metadata, score_histogram
-from imgpipe_dagster.assets.common import OWNERS, Progress, check_result, sample
+from imgpipe_dagster.assets.common import OWNERS, Made, Progress, check_result, results, sample
 from imgpipe_dagster.assets.predictions import published_predictions
 from imgpipe_dagster.catalogue.enhancement_configs import EnhancementRequest, enhancement_requests
-from imgpipe_dagster.catalogue.frames import replace_batch, to_records
+from imgpipe_dagster.catalogue.frames import to_records
 from imgpipe_dagster.catalogue.tables import PredictionStatus, QcStatus
 from imgpipe_dagster.imaging.background import Box, MethodUnavailableError
 from imgpipe_dagster.imaging.enhance import enhance
@@ -133,24 +133,20 @@ def enhanced_images(
     metrics = metrics.sort_values(["image_id", "phase"], ignore_index=True)
     metadata = enhancement_metadata(images, metrics, progress, enhancer.hour_price)
     pictures = {"before_after": sheet.markdown(), "sample": sample(images, SAMPLE_COLUMNS)}
-    broken = {
-        promise: images[images["image_id"].isin([o.image["image_id"] for o in outcomes if promise in o.broken])]
-        for promise in Promise
-    }
-    for name, frame, described in (
-        ("enhanced_images", images, {**metadata, **pictures}),
-        ("image_metrics", metrics, {**metadata, "score_histogram": score_histogram(metrics)}),
-    ):
-        if dg.AssetKey(name) in context.selected_asset_keys:
-            checks = [
-                _check(context, database, promise, found)
-                for promise, found in broken.items()
-                if dg.AssetCheckKey(dg.AssetKey(name), promise.value) in context.selected_asset_check_keys
-            ]
-            yield dg.MaterializeResult(name, value=frame, metadata=described, check_results=checks)
-        else:
-            # Whoever asks for one of the two gets both: scores of one picture beside the file of another would lie.
-            replace_batch(database.engine, name, context.partition_key, frame)
+    checks: dict[str, list[dg.AssetCheckResult]] = {"enhanced_images": [], "image_metrics": []}
+    for promise in Promise:
+        broken = [outcome.image["image_id"] for outcome in outcomes if promise in outcome.broken]
+        check = _check(context, database, promise, images[images["image_id"].isin(broken)])
+        checks[_CHECKS[promise][0]].append(check)
+    histogram = {"score_histogram": score_histogram(metrics)}
+    yield from results(
+        context,
+        database.engine,
+        [
+            Made("enhanced_images", images, {**metadata, **pictures}, tuple(checks["enhanced_images"])),
+            Made("image_metrics", metrics, {**metadata, **histogram}, tuple(checks["image_metrics"])),
+        ],
+    )
 
 
 @dg.asset(

@@ -1,7 +1,7 @@
 """Contact sheets of a batch: thumbnails kept while its images are decoded anyway. No stage's own logic."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import numpy as np
@@ -45,5 +45,12 @@ class ContactSheet:
         if not self._tiles:
             return dg.MetadataValue.md("No valid image in this batch.")
         tiles = [self._tiles[image_id] for image_id in sorted(self._tiles)]
-        jpeg = contact_sheet(tiles, legend=class_legend(self._names), max_bytes=SHEET_BYTES)
-        return dg.MetadataValue.md(f"![{self._title}]({to_data_uri(jpeg)})")
+        return dg.MetadataValue.md(inline_sheet(tiles, self._title, legend=class_legend(self._names)))
+
+
+def inline_sheet(
+    tiles: Sequence[tuple[np.ndarray, Caption]], title: str, *, legend: Caption = "", columns: int | None = None
+) -> str:
+    """A contact sheet of about 20 KB as Markdown that holds the picture itself."""
+    jpeg = contact_sheet(tiles, legend=legend, columns=columns, max_bytes=SHEET_BYTES)
+    return f"![{title}]({to_data_uri(jpeg)})"

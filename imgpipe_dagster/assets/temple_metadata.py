@@ -5,16 +5,16 @@ from typing import Any
 import dagster as dg
 
 from imgpipe_dagster.assets.common import SAMPLE_ROWS
+from imgpipe_dagster.assets.sheets import inline_sheet
 from imgpipe_dagster.catalogue.tables import TempleSplit
 from imgpipe_dagster.catalogue.temple_images import TrainingSet
 from imgpipe_dagster.imaging.charts import line_chart
-from imgpipe_dagster.imaging.draw import contact_sheet, to_data_uri
+from imgpipe_dagster.imaging.draw import to_data_uri
 from imgpipe_dagster.models.temple_classifier import NO_CATEGORY
 from imgpipe_dagster.models.temple_report import TestReport
 from imgpipe_dagster.models.temple_training import curve_as_lists
 from imgpipe_dagster.temples.training import MadeModel
 
-SHEET_BYTES = 20_000
 _MOST_MISTAKES = 12  # more would be too small to read in 20 KB
 
 
@@ -115,8 +115,7 @@ def _mistakes_markdown(made: MadeModel) -> str:
         (made.test.pictures[places[m.id]], f"{m.category} → {m.image_class} {m.class_confidence:.2f}")
         for m in made.report.mistakes[:_MOST_MISTAKES]
     ]
-    sheet = contact_sheet(tiles, columns=min(4, len(tiles)), max_bytes=SHEET_BYTES)
-    return f"![Test pictures with a wrong category]({to_data_uri(sheet)})"
+    return inline_sheet(tiles, "Test pictures with a wrong category", columns=min(4, len(tiles)))
 
 
 def _cell(text: str) -> str:
