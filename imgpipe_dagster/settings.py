@@ -244,7 +244,10 @@ class Settings(BaseSettings):
         default=True, description="Load the models when the server starts, and not when they are first asked."
     )
     api_queue_limit: int = Field(
-        default=64, ge=0, description="Pictures that may wait for the models; one more is refused at once with 503."
+        default=64,
+        ge=0,
+        description="Pictures that may wait for the models. One more is refused at once with 503, and the queue is "
+        "kept short until it has been worked off.",
     )
     api_cached_answers: int = Field(
         default=10_000, ge=0, description="Answers that are kept for pictures that come again; 0 keeps none."

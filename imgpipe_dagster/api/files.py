@@ -1,8 +1,5 @@
 """A file that a client sent or named, opened where decoding cannot harm this process, or how it is refused."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 from imgpipe_dagster.api.problems import Code, Refusal
@@ -11,22 +8,21 @@ from imgpipe_dagster.imaging.validate import Validator, Verdict
 from imgpipe_dagster.reasons import Reason
 
 
-@contextmanager
-def opened(validator: Validator, data: bytes) -> Iterator[tuple[Verdict, np.ndarray]]:
-    """Let a child process examine and decode a file. It blocks: use it in a thread.
+def opened(validator: Validator, data: bytes) -> tuple[Verdict, np.ndarray]:
+    """Let a child process examine and decode a file. It blocks: call it in a thread.
 
-    Yields:
-        The verdict and the pixels: uint8 (height, width, 3), BGR, upright, read-only, and valid in the block only.
+    Returns:
+        The verdict, and the pixels: uint8 (height, width, 3), BGR, upright.
 
     Raises:
         Refusal: 413, 415 or 422, and why.
     """
-    with validator.decoded(data) as (verdict, image):
-        if verdict.reason is not None:
-            raise Refusal(_code(verdict.reason), f"{verdict.reason.advice} ({verdict.reason}: {verdict.detail})")
-        if image is None:
-            raise RuntimeError("a trusted file came without its pixels")
-        yield verdict, image
+    verdict, image = validator.decode(data)
+    if verdict.reason is not None:
+        raise Refusal(_code(verdict.reason), f"{verdict.reason.advice} ({verdict.reason}: {verdict.detail})")
+    if image is None:
+        raise RuntimeError("a trusted file came without its pixels")
+    return verdict, image
 
 
 def fetched(result: FetchResult) -> bytes:

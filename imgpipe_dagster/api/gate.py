@@ -96,7 +96,7 @@ class Gate:
         """Who is calling, if they may.
 
         Args:
-            request: The request; its body is not looked at.
+            request: The request, which learns who calls; its body is not looked at.
             scope: What the path needs.
             is_old_path: The path is one of the older systems', which open networks reach without a key.
 
@@ -109,7 +109,7 @@ class Gate:
             principal = await self._by_address(request, address, scope, is_old_path=is_old_path)
         else:
             principal = await self._by_credential(credential, address)
-        request.scope["state"]["who"] = principal.id
+        request.scope["state"]["principal"] = principal
         wait_s = await self._limiter.wait_s(principal.id)
         if wait_s is not None:
             raise Refusal(Code.RATE_LIMITED, "Rate limit exceeded.", retry_after_s=wait_s)

@@ -63,12 +63,14 @@ class Access:
         body: What body it takes.
         is_old_path: It is a path of one of the older systems, which open networks reach without a key.
         deadline_s: The time for a request, of the settings; None for the usual one.
+        refused: Told of each request that gets no answer of the path's, with what stood in its way.
     """
 
     scope: Scope | None
     body: Body = Body.NONE
     is_old_path: bool = False
     deadline_s: Callable[[Settings], float] | None = None
+    refused: Callable[[Request, Exception], None] | None = None
 
 
 def access(
@@ -77,11 +79,12 @@ def access(
     body: Body = Body.NONE,
     is_old_path: bool = False,
     deadline_s: Callable[[Settings], float] | None = None,
+    refused: Callable[[Request, Exception], None] | None = None,
 ) -> Callable[[E], E]:
     """State the guards of a path: a decorator between the router's and the function."""
 
     def attach(endpoint: E) -> E:
-        setattr(endpoint, _ACCESS, Access(scope, body, is_old_path, deadline_s))
+        setattr(endpoint, _ACCESS, Access(scope, body, is_old_path, deadline_s, refused))
         return endpoint
 
     return attach
@@ -127,8 +130,8 @@ class GuardedRoute(APIRoute):
             deadline = asyncio.timeout(limit_s)
             try:
                 async with deadline:
-                    body.check_declared()
                     caller = await _admit(services, request, guards)
+                    body.check_declared()
                     if guards.body is Body.JSON:
                         require_json(request)
                     elif guards.body in (Body.OLD_JSON, Body.OLD_IMAGES):
@@ -142,7 +145,15 @@ class GuardedRoute(APIRoute):
                     raise
                 raise _too_late(body, limit_s) from None
 
-        return guarded
+        async def told(request: Request) -> Response:
+            try:
+                return await guarded(request)
+            except Exception as error:
+                if guards.refused is not None:
+                    guards.refused(request, error)
+                raise
+
+        return told
 
 
 async def _admit(services: Services, request: Request, guards: Access) -> str:
@@ -150,13 +161,17 @@ async def _admit(services: Services, request: Request, guards: Access) -> str:
     if guards.scope is None:
         return "anybody"
     principal = await services.gate.admit(request, guards.scope, is_old_path=guards.is_old_path)
-    request.scope["state"]["principal"] = principal
     return principal.id
 
 
 def principal_of(request: Request) -> Principal:
     """Who calls a path that needs a scope."""
     return request.scope["state"]["principal"]
+
+
+def is_known(request: Request) -> bool:
+    """Whether it is known who calls, if they may or not."""
+    return "principal" in request.scope["state"]
 
 
 def _too_late(body: CountedBody, limit_s: float) -> Refusal:

@@ -18,13 +18,17 @@ from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.work import WorkPool
 from imgpipe_dagster.configured import open_classifier, open_detector
 from imgpipe_dagster.imaging.validate import Validator
+from imgpipe_dagster.models.devices import cuda_may_be_here
 from imgpipe_dagster.models.weights import WeightsError, end_conversions
 from imgpipe_dagster.settings import Settings
 
 log = logging.getLogger(__name__)
 
 STREAMS = 2
-"""Pictures in work at once: as many as the models have streams."""
+"""Pictures in work at once on a CPU: as many as the models have streams."""
+
+_BATCH = 16
+"""Pictures in work at once on CUDA: what threads ask at the same time becomes one batch."""
 
 _TRY_AGAIN_S = 60.0
 _LOOK_AGAIN_S = 0.05
@@ -69,6 +73,12 @@ class Seen(BaseModel):
     width: int
     height: int
     objects: list[SeenObject] | None = None
+
+
+def at_once(settings: Settings) -> int:
+    """How many pictures are worked on at once."""
+    devices = {settings.bottle_device, settings.detector_device}
+    return _BATCH if devices != {"cpu"} and cuda_may_be_here() else STREAMS
 
 
 class LoadedOnce(Generic[M]):
@@ -145,18 +155,10 @@ class Inference:
         self._cache = cache
         self._metrics = metrics
         self._crop_classes = frozenset(settings.bottle_crop_classes)
-        self._pool = WorkPool("infer", threads=STREAMS, queue_limit=settings.api_queue_limit)
+        self.pool = WorkPool("infer", threads=at_once(settings), queue_limit=settings.api_queue_limit)
         self.classifier = LoadedOnce(lambda: open_classifier(settings), "bottle classifier", metrics)
         self.detector = LoadedOnce(lambda: open_detector(settings), "detector", metrics)
-        metrics.watch_queue("infer", lambda: self._pool.in_flight)
-
-    def require_room(self) -> None:
-        """Refuse where too many wait, before a body is read.
-
-        Raises:
-            Refusal: 503 with Retry-After.
-        """
-        self._pool.require_room()
+        metrics.watch_queue("infer", lambda: self.pool.in_flight)
 
     async def warm(self) -> None:
         """Load the models and ask each once, so that the first client does not wait.
@@ -182,7 +184,7 @@ class Inference:
         self._metrics.count_cache(hit=known is not None)
         if known is not None:
             return Seen.model_validate(known), True
-        seen = await self._pool.run(self._look, data, with_objects)
+        seen = await self.pool.run(self._look, data, with_objects)
         await self._cache.put(f"{self._versions(with_objects)}:{digest}", seen.model_dump())
         return seen, False
 
@@ -200,7 +202,7 @@ class Inference:
 
     def close(self) -> None:
         """Drop what waits, and free the models."""
-        self._pool.close()
+        self.pool.close()
         self.classifier.close()
         self.detector.close()
 
@@ -210,25 +212,25 @@ class Inference:
         return "+".join(model.get().version for model in models) if all(model.is_loaded for model in models) else ""
 
     def _look(self, data: bytes, with_objects: bool) -> Seen:
-        with opened(self._validator, data) as (verdict, image):
-            classifier = self.classifier.get()
-            answer = classifier.classify(image)
-            objects = self.find_objects(image) if with_objects else None
-            for found in objects or ():
-                if found.class_name in self._crop_classes:
-                    box = found.box
-                    own = classifier.classify_crop(image, np.array([box.x1, box.y1, box.x2, box.y2], np.float32))
-                    found.bottle_status = classifier.names[own.class_id]
-                    found.bottle_confidence = own.confidence
-            return Seen(
-                class_name=classifier.names[answer.class_id],
-                confidence=answer.confidence,
-                model_version=classifier.version,
-                format=verdict.format or "",
-                width=image.shape[1],
-                height=image.shape[0],
-                objects=objects,
-            )
+        verdict, image = opened(self._validator, data)
+        classifier = self.classifier.get()
+        answer = classifier.classify(image)
+        objects = self.find_objects(image) if with_objects else None
+        for found in objects or ():
+            if found.class_name in self._crop_classes:
+                box = found.box
+                own = classifier.classify_crop(image, np.array([box.x1, box.y1, box.x2, box.y2], np.float32))
+                found.bottle_status = classifier.names[own.class_id]
+                found.bottle_confidence = own.confidence
+        return Seen(
+            class_name=classifier.names[answer.class_id],
+            confidence=answer.confidence,
+            model_version=classifier.version,
+            format=verdict.format or "",
+            width=image.shape[1],
+            height=image.shape[0],
+            objects=objects,
+        )
 
     def _warm(self) -> None:
         grey = np.full((*_WARM_SIZE, 3), 128, np.uint8)

@@ -75,7 +75,7 @@ class RequestContext:
             route = getattr(scope.get("route"), "path_format", _UNKNOWN_ROUTE)
             self._observe(scope["method"], route, status, seconds)
             client = scope["client"][0] if scope.get("client") else "-"
-            who = scope["state"].get("who", "-")
+            who = getattr(scope["state"].get("principal"), "id", "-")
             log.info(
                 "%s %s %d %.0f ms client=%s who=%s id=%s",
                 *(scope["method"], scope["path"].encode("unicode_escape").decode(), status, seconds * 1000),

@@ -15,10 +15,15 @@ R = TypeVar("R")
 
 _NICER = 5
 _SMOOTHING = 0.1
+_WAITING_WHEN_OVERLOADED = 1
+"""How many may wait for each thread then."""
 
 
 class WorkPool:
     """Threads for one kind of work. A request that would wait too long is refused at once.
+
+    The queue takes in many that come at once. When it is full, more comes than can be done, and a long queue would only
+    make everyone late: it is kept short from then on, until a thread has nothing to do.
 
     The threads give way to the thread of the event loop, which has little to do and should do it soon.
 
@@ -31,8 +36,9 @@ class WorkPool:
     def __init__(self, name: str, *, threads: int, queue_limit: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_give_way)
         self._threads = threads
-        self._most = threads + queue_limit
+        self._queue_limit = queue_limit
         self._seconds = 1.0  # of a piece of work, smoothed
+        self._overloaded = False
         self.in_flight = 0
 
     async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -55,7 +61,11 @@ class WorkPool:
         Raises:
             Refusal: 503 with Retry-After.
         """
-        if self.in_flight >= self._most:
+        waiting = self._queue_limit
+        if self._overloaded:
+            waiting = min(waiting, self._threads * _WAITING_WHEN_OVERLOADED)
+        if self.in_flight >= self._threads + waiting:
+            self._overloaded = True
             wait_s = self.in_flight * self._seconds / self._threads
             raise Refusal(Code.OVERLOADED, "Too many requests wait for this already.", retry_after_s=wait_s)
 
@@ -65,6 +75,8 @@ class WorkPool:
 
     def _done(self) -> None:
         self.in_flight -= 1
+        if self.in_flight < self._threads:
+            self._overloaded = False
 
     def _timed(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         started = time.perf_counter()

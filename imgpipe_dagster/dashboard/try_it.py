@@ -101,8 +101,7 @@ def _fetched(url: str) -> bytes | None:
 def _try(data: bytes, digest: str) -> Tried | None:
     problems: list[str] = []
     with st.status("Looking at the picture …", expanded=True) as status, _AT_ONCE:
-        with validator().decoded(data) as (verdict, pixels):
-            image = None if pixels is None else pixels.copy()
+        verdict, image = validator().decode(data)
         if verdict.reason is not None or image is None:
             status.update(label="This file cannot be used.", state="error")
             advice = verdict.reason.advice if verdict.reason else ""

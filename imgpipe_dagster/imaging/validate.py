@@ -140,24 +140,22 @@ class Validator:
         with self._child() as child:
             return child.examine(data, pixels=False)[0]
 
-    @contextlib.contextmanager
-    def decoded(self, data: bytes) -> Iterator[tuple[Verdict, np.ndarray | None]]:
-        """Examine one file in a child, and see what the child has decoded: no process decodes it again.
-
-        The child is kept for as long as the block runs: who works on the picture for long takes a copy.
+    def decode(self, data: bytes) -> tuple[Verdict, np.ndarray | None]:
+        """Examine one file in a child, and take over what the child has decoded: nobody has to decode it again.
 
         Args:
             data: The whole file.
 
-        Yields:
+        Returns:
             The verdict, for every file; and of a trusted one the pixels, as ``decode_bgr`` gives them: uint8
-            (height, width, 3), BGR, upright. They are the child's: read-only, and valid in the block only.
+            (height, width, 3), BGR, upright.
 
         Raises:
             RuntimeError: If children cannot be started at all.
         """
         with self._child() as child:
-            yield child.examine(data, pixels=True)
+            verdict, pixels = child.examine(data, pixels=True)
+            return verdict, None if pixels is None else pixels.copy()
 
     @contextlib.contextmanager
     def _child(self) -> Iterator["_Child"]:
@@ -276,9 +274,7 @@ class _Child:
         if height == 0:
             return None
         self._pixels_bytes = 3 * height * width
-        pixels = np.frombuffer(self._memory, np.uint8, self._pixels_bytes).reshape(height, width, 3)
-        pixels.flags.writeable = False
-        return pixels
+        return np.frombuffer(self._memory, np.uint8, self._pixels_bytes).reshape(height, width, 3)
 
     def _wait_until_started(self) -> None:
         if self._started:

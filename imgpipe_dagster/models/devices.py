@@ -23,7 +23,7 @@ def takes_cuda(weights: Path, *, device: Device, precision: str) -> bool:
         return False
     if not able:
         raise ValueError(f"CUDA takes .pt weights in fp32, not {weights.name} in {precision}.")
-    present = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+    present = cuda_may_be_here()
     if present:  # only then is it worth the seconds that importing torch takes
         import torch
 
@@ -31,3 +31,8 @@ def takes_cuda(weights: Path, *, device: Device, precision: str) -> bool:
     if device == "cuda" and not present:
         raise ValueError("No CUDA device was found: set the device to auto or cpu.")
     return present
+
+
+def cuda_may_be_here() -> bool:
+    """Whether this machine looks like one with CUDA. Cheap; whether it works is for torch to say."""
+    return Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None

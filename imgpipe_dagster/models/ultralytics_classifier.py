@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgpipe_dagster.models import batching
 from imgpipe_dagster.models.classifier import Classifier, ClassifierOptions, K, Probabilities, Visit, classifier_version
 from imgpipe_dagster.models.decoding import decode, stream
 from imgpipe_dagster.models.framing import cover, fit
@@ -17,7 +18,10 @@ _DECODERS = min(8, os.cpu_count() or 1)
 
 
 class UltralyticsClassifier(Classifier):
-    """Pictures and crops fill batches together; the decoded pictures of one batch are in memory at once."""
+    """Pictures and crops fill batches together; the decoded pictures of one batch are in memory at once.
+
+    Pictures that threads bring one by one share batches, too.
+    """
 
     def __init__(self, weights: Path, digest: str, options: ClassifierOptions, *, device: str, cache_dir: Path) -> None:
         """Load a ``.pt`` onto the device; see ``load_classifier``."""
@@ -29,6 +33,7 @@ class UltralyticsClassifier(Classifier):
         self._options = options
         self._device = device
         self._predicting = threading.Lock()
+        self._batches = batching.MicroBatcher(self._predict, most=options.batch_size, wait_s=batching.WAIT_S)
 
     def classify_all(  # noqa: D102 - inherited
         self,
@@ -61,10 +66,11 @@ class UltralyticsClassifier(Classifier):
         yield from answer(waiting)
 
     def close(self) -> None:  # noqa: D102 - inherited
+        self._batches.close()
         del self._yolo
 
     def _answer(self, draw: Callable[[np.ndarray], None]) -> Probabilities:
-        return self._predict([self._drawn(draw)])[0]
+        return self._batches.ask(self._drawn(draw))
 
     def _drawn(self, draw: Callable[[np.ndarray], None]) -> np.ndarray:
         canvas = np.empty((*self.image_size, 3), np.uint8)

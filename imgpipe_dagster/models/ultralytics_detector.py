@@ -9,6 +9,7 @@ from typing import Generic
 
 import numpy as np
 
+from imgpipe_dagster.models import batching
 from imgpipe_dagster.models.decoding import decode, stream
 from imgpipe_dagster.models.detector import Boxes, Detector, DetectorOptions, K, detector_version
 from imgpipe_dagster.models.letterbox import Letterbox, fitting_size
@@ -28,7 +29,8 @@ class _Scaled(Generic[K]):
 class UltralyticsDetector(Detector):
     """Pictures that scale to the same rectangle share a batch, so their boxes are those of single predictions.
 
-    At most two batches of decoded pictures are in memory at once.
+    At most two batches of decoded pictures are in memory at once. Pictures that threads bring one by one share batches,
+    too.
     """
 
     def __init__(self, weights: Path, digest: str, options: DetectorOptions, *, device: str, cache_dir: Path) -> None:
@@ -41,9 +43,10 @@ class UltralyticsDetector(Detector):
         self._options = options
         self._device = device
         self._predicting = threading.Lock()
+        self._singles = batching.MicroBatcher(self._predict_any, most=options.batch_size, wait_s=batching.WAIT_S)
 
     def detect(self, image: np.ndarray) -> Boxes:  # noqa: D102 - inherited
-        return self._predict([self._scale(None, image)])[0]
+        return self._singles.ask(self._scale(None, image))
 
     def detect_all(  # noqa: D102 - inherited
         self, items: Iterable[tuple[K, bytes]], *, visit: Callable[[K, np.ndarray, Boxes], None] | None = None
@@ -59,6 +62,7 @@ class UltralyticsDetector(Detector):
                 yield scaled.key, boxes
 
     def close(self) -> None:  # noqa: D102 - inherited
+        self._singles.close()
         del self._yolo
 
     def _scale(self, key: K, image: np.ndarray) -> _Scaled[K]:
@@ -77,6 +81,14 @@ class UltralyticsDetector(Detector):
             if len(group) == self._options.batch_size or waiting == 2 * self._options.batch_size:
                 yield groups.pop(max(groups, key=lambda size: len(groups[size])))
         yield from groups.values()
+
+    def _predict_any(self, pictures: list[_Scaled[None]]) -> list[Boxes]:
+        """The boxes of pictures of any canvas sizes, in order."""
+        found: dict[int, Boxes] = {}
+        for size in {picture.letterbox.canvas for picture in pictures}:
+            places = [place for place, picture in enumerate(pictures) if picture.letterbox.canvas == size]
+            found |= zip(places, self._predict([pictures[place] for place in places]), strict=True)
+        return [found[place] for place in range(len(pictures))]
 
     def _predict(self, batch: list[_Scaled[K]]) -> list[Boxes]:
         options = self._options

@@ -113,27 +113,26 @@ def test_pixels_come_from_the_child_as_they_would_be_decoded_here(encode: Encode
     with Validator(workers=1) as validator:
         for options in ({}, {"exif": turned}):
             file = encode(photo, name, **options)
-            with validator.decoded(file) as (verdict, pixels):
-                assert verdict.ok
-                assert pixels is not None
-                assert np.array_equal(pixels, decode_bgr(file))
-        with validator.decoded(file[:-30]) as (verdict, pixels):
-            assert (verdict.ok, pixels) == (False, None)
+            verdict, pixels = validator.decode(file)
+            assert verdict.ok
+            assert pixels is not None
+            assert np.array_equal(pixels, decode_bgr(file))
+        verdict, pixels = validator.decode(file[:-30])
+        assert (verdict.ok, pixels) == (False, None)
 
 
 def test_the_memory_of_a_large_picture_is_given_back_and_cannot_be_cut_off(misbehaving_worker, encode, good: bytes):
     large = encode(np.full((5000, 4000, 3), 9, np.uint8), "JPEG")
     with Validator(workers=1) as validator:
-        with validator.decoded(large) as (_, pixels):
-            assert pixels is not None
-            assert (pixels == 9).all()
+        _, pixels = validator.decode(large)
+        assert pixels is not None
+        assert (pixels == 9).all()
         child = next(child for child in psutil.Process().children() if str(misbehaving_worker) in child.cmdline())
         shared = Path(f"/proc/{child.pid}/fd/{child.cmdline()[-1]}").stat()
         assert shared.st_size == 3 * ValidationLimits().max_pixels
         assert 512 * shared.st_blocks < 32 * 2**20
         assert validator.validate(b"shrink").reason is Reason.DECODER_CRASHED
-        with validator.decoded(good) as (verdict, pixels):
-            assert verdict.ok
+        assert validator.decode(good)[0].ok
 
 
 def test_every_file_is_answered_once_whatever_happens(misbehaving_worker, good: bytes):

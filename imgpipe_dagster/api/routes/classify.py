@@ -8,14 +8,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
+from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from imgpipe_dagster.api.bodies import Upload, read_form
 from imgpipe_dagster.api.content import file_response
 from imgpipe_dagster.api.cursors import decode_cursor, encode_cursor
 from imgpipe_dagster.api.gate import Scope
-from imgpipe_dagster.api.guard import Body, GuardedRoute, access, principal_of
+from imgpipe_dagster.api.guard import Body, GuardedRoute, access, is_known, principal_of
 from imgpipe_dagster.api.inference import Seen, SeenObject
+from imgpipe_dagster.api.middleware import CLIENT_GONE
 from imgpipe_dagster.api.pages import page
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.services import Services, services_of
@@ -92,20 +96,53 @@ async def upload_page(request: Request) -> Response:
     return page("upload.html", source_url=services_of(request).settings.source_url)
 
 
+def _note(request: Request, **metrics: object) -> NewRequest:
+    state = request.scope["state"]
+    if "upload_bytes" in state:
+        metrics["bytes"] = state["upload_bytes"]
+    return NewRequest(
+        image_id=str(uuid.uuid4()),
+        user_id=principal_of(request).user_id,
+        model_version=None,
+        ip_address=request.client.host if request.client else None,
+        metrics={**metrics, "http_request_id": state["request_id"]},
+        object_key=None,
+        answer=None,
+    )
+
+
+def _note_refusal(request: Request, error: Exception) -> None:
+    """Note a request that gets no answer, whatever stood in its way.
+
+    But not those of strangers (401): whoever has no key could fill the catalogue. The server's log has their lines.
+    """
+    match error:
+        case HTTPException():
+            status = error.status_code
+        case RequestValidationError():
+            status = Code.INVALID_REQUEST.status
+        case ClientDisconnect():
+            status = CLIENT_GONE
+        case _:
+            status = Code.INTERNAL_ERROR.status
+    if is_known(request):
+        services_of(request).request_log.add(_note(request, status=status))
+
+
 @router.post(
     "/classify",
     openapi_extra=_FORM,
     response_model_exclude_none=True,
     responses={status: {"model": ClassifyError} for status in (400, 413, 429, 500, 503)},
 )
-@access(Scope.READ, body=Body.UPLOAD, is_old_path=True)
+@access(Scope.READ, body=Body.UPLOAD, is_old_path=True, refused=_note_refusal)
 async def classify(
     request: Request,
     objects: Annotated[bool, Query(description="Tell the objects in the picture too, with a status each.")] = False,
 ) -> BottleStatus:
     """Whether the bottle in a picture is opened or closed, or whether there is none (background)."""
     services = services_of(request)
-    services.inference.require_room()
+    services.inference.pool.require_room()
     upload = await _read_upload(request, services.settings.api_max_upload_bytes)
     seen = await _look(services, request, upload, with_objects=objects)
     answer = BottleStatus(bottle_status=seen.class_name, confidence=seen.confidence)
@@ -185,31 +222,17 @@ async def _read_upload(request: Request, max_bytes: int) -> Upload:
 
 
 async def _look(services: Services, request: Request, upload: Upload, *, with_objects: bool) -> Seen:
-    """Ask the models, and note the request with what became of it."""
+    """Ask the models, and note the request with its answer."""
     started = time.perf_counter()
-    image_id = str(uuid.uuid4())
-    metrics: dict[str, Any] = {"bytes": len(upload.data), "http_request_id": request.scope["state"]["request_id"]}
-    note = NewRequest(
-        image_id=image_id,
-        user_id=principal_of(request).user_id,
-        model_version=None,
-        ip_address=request.client.host if request.client else None,
-        metrics=metrics,
-        object_key=None,
-        answer=None,
-    )
+    request.scope["state"]["upload_bytes"] = len(upload.data)
     try:
         seen, known = await services.inference.classify(upload.data, with_objects=with_objects)
     except Refusal as refusal:
-        documented = _as_documented(refusal)
-        metrics["status"] = documented.status_code
-        if refusal.code is not Code.OVERLOADED:  # noting what there is no room for would make even less
-            services.request_log.add(note)
-        raise documented from refusal
-    metrics |= {"status": 200, "seconds": round(time.perf_counter() - started, 4), "known": known}
+        raise _as_documented(refusal) from refusal
+    note = _note(request, status=200, seconds=round(time.perf_counter() - started, 4), known=known)
     key = None
     if services.settings.api_keep_uploads:
-        key = upload_key(dt.datetime.now(dt.UTC).date(), image_id, ImageFormat(seen.format).extension)
+        key = upload_key(dt.datetime.now(dt.UTC).date(), note.image_id, ImageFormat(seen.format).extension)
         await services.in_thread(services.store.put, key, upload.data)
     answer = (seen.class_name, seen.confidence)
     services.request_log.add(replace(note, model_version=seen.model_version, object_key=key, answer=answer))

@@ -196,8 +196,7 @@ async def _answer(request: Request, services: Services, data: bytes, config: Enh
 
 
 def _enhance(services: Services, data: bytes, config: EnhancementConfig) -> Enhanced:
-    with opened(services.validator, data) as (_, pixels):
-        image = pixels.copy()  # enhancing takes seconds, and others need the child
+    _, image = opened(services.validator, data)
     return enhance(data, config, boxes=_boxes(services, image), decoded=image)
 
 

@@ -10,6 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
+from imgpipe_dagster.imaging.decode import decode_bgr
+
 PROBLEM = "application/problem+json"
 
 
@@ -39,7 +41,7 @@ def test_an_uploaded_picture_comes_back_described_and_can_be_fetched(api):
     assert set(made["before"]["components"]) == set(made["after"]["components"])
     fetched = api.get(made["enhanced_image_url"])
     assert hashlib.sha256(fetched.content).hexdigest() == made["sha256"]
-    assert cv2.imdecode(np.frombuffer(fetched.content, np.uint8), cv2.IMREAD_COLOR).shape == (
+    assert decode_bgr(fetched.content).shape == (
         made["height"],
         made["width"],
         3,
@@ -157,7 +159,7 @@ def test_a_request_sent_again_with_its_key_is_not_done_again(api):
 )
 def test_where_too_many_wait_a_request_is_refused_before_its_body_is_looked_at(api, path, pool):
     services = api.app.state.services
-    busy = services.inference._pool if pool is None else getattr(services, pool)
+    busy = services.inference.pool if pool is None else getattr(services, pool)
     busy.in_flight = 10_000
     answer = api.post(path, content=b"no form and no JSON either", headers={"Content-Type": "text/plain"})
     assert answer.status_code == 503

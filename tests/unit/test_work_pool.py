@@ -1,0 +1,49 @@
+"""The bounded queue before the API's threads: long for what comes at once, short for what does not end."""
+
+import asyncio
+import threading
+
+import pytest
+
+from imgpipe_dagster.api.problems import Code, Refusal
+from imgpipe_dagster.api.work import WorkPool
+
+
+def test_a_queue_that_was_full_is_kept_short_until_a_thread_has_nothing_to_do():
+    async def use():
+        pool = WorkPool("test", threads=1, queue_limit=4)
+        ends = threading.Semaphore(0)
+        asked = []
+
+        async def let_in():
+            """How many find room."""
+            count = 0
+            while True:
+                try:
+                    pool.require_room()
+                except Refusal:
+                    return count
+                asked.append(asyncio.create_task(pool.run(ends.acquire)))
+                await asyncio.sleep(0)
+                count += 1
+
+        async def work_off(left):
+            ends.release(pool.in_flight - left)
+            while pool.in_flight > left:
+                await asyncio.sleep(0.001)
+
+        assert await let_in() == 5
+        with pytest.raises(Refusal) as refused:
+            pool.require_room()
+        assert (refused.value.code, refused.value.headers) == (Code.OVERLOADED, {"Retry-After": "5"})
+        await work_off(left=2)
+        assert await let_in() == 0
+        await work_off(left=1)
+        assert await let_in() == 1
+        await work_off(left=0)
+        assert await let_in() == 5
+        await work_off(left=0)
+        await asyncio.gather(*asked)
+        pool.close()
+
+    asyncio.run(use())
