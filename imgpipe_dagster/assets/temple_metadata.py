@@ -52,6 +52,7 @@ def model_metadata(made: MadeModel) -> dict[str, Any]:
         "origin": version.origin.value,
         "champion": made.serves,
         "verdict": version.verdict,
+        "doubt": report.doubt or "none",
         "labels": ", ".join(version.labels),
         "input": f"{version.input_width} x {version.input_height}",
         "train_images": version.train_images,

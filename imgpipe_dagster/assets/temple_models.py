@@ -13,12 +13,13 @@ from imgpipe_dagster.assets.common import OWNERS, check_result
 from imgpipe_dagster.assets.temple_metadata import model_metadata, training_set_metadata
 from imgpipe_dagster.catalogue.jobs import following_training
 from imgpipe_dagster.catalogue.temple_images import training_set
+from imgpipe_dagster.catalogue.temple_models import Version
 from imgpipe_dagster.models.temple_report import TestReport
 from imgpipe_dagster.partitions import temple_of_partition, temples
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 from imgpipe_dagster.resources.temple_trainer import TempleTrainerResource
-from imgpipe_dagster.temples.registry import ModelFileChangedError, find_version, load_files
+from imgpipe_dagster.temples.registry import ModelFileChangedError, doubt_about_version, find_version, load_files
 from imgpipe_dagster.temples.training import make_model
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,12 @@ def temple_training_sets(context: dg.AssetExecutionContext, database: DatabaseRe
             asset="temple_models",
             description="At most 5% of the frozen test pictures of known categories are flagged as anomalies.",
         ),
+        dg.AssetCheckSpec(
+            "champion_is_better_than_guessing",
+            asset="temple_models",
+            description="Naming the largest category each time gets clearly fewer of the frozen test pictures right "
+            "than the model that serves.",
+        ),
     ],
 )
 def temple_models(
@@ -107,9 +114,11 @@ def temple_models(
             by=f"run {context.run_id[:8]}",
             on_stage=note_stage,
         )
+    serving = find_version(database.engine, made.version.temple_id)
     failures = {
-        "champion_is_as_registered": count_damaged_files(database, image_store, made.version.temple_id),
+        "champion_is_as_registered": count_damaged_files(image_store, serving),
         "false_alarms_are_rare": excess_alarms(made.report),
+        "champion_is_better_than_guessing": int(doubt_about_version(serving) is not None),
     }
     checks = [_check(context, database, "temple_models", name, count) for name, count in failures.items()]
     return dg.MaterializeResult(
@@ -122,9 +131,8 @@ def excess_alarms(report: TestReport) -> int:
     return max(0, report.flagged - math.ceil(report.pictures * MOST_FALSE_ALARMS))
 
 
-def count_damaged_files(database: DatabaseResource, image_store: ImageStoreResource, temple_id: str) -> int:
-    """How many files of a temple's champion are not what the registry says."""
-    version = find_version(database.engine, temple_id)
+def count_damaged_files(image_store: ImageStoreResource, version: Version) -> int:
+    """How many files of a version are not what the registry says."""
     damaged = 0
     for name in version.files:
         try:
@@ -143,6 +151,8 @@ _RECOVER = {
     "champion_is_as_registered": "A damaged model is never loaded: imgpipe temple promote names another version.",
     "false_alarms_are_rare": "Test pictures look unlike the training ones: add training pictures of such light or "
     "angle.",
+    "champion_is_better_than_guessing": "imgpipe temple list tells why. Add pictures of each category to training and "
+    "test, look for wrong labels, and train again.",
 }
 
 

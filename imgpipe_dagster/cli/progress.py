@@ -89,7 +89,7 @@ def file_bar(console: Console, total: int) -> Iterator[Callable[[str], None]]:
             typer.echo(line)
         bar.advance(task)
 
-    with bar:
+    with _shown(bar):
         yield tell
 
 
@@ -105,5 +105,16 @@ def count_bar(console: Console, what: str, total: int) -> Iterator[Callable[[str
         console=console,
     )
     task = bar.add_task(what, total=total, note="")
-    with bar:
+    with _shown(bar):
         yield lambda note: bar.update(task, advance=1, note=note)
+
+
+@contextmanager
+def _shown(bar: Progress) -> Iterator[None]:
+    """Show a bar while the block runs. One that has not moved when the block fails is wiped: nothing had begun."""
+    with bar:
+        try:
+            yield
+        except BaseException:
+            bar.live.transient = not any(task.completed for task in bar.tasks)
+            raise

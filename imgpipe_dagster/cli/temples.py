@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from imgpipe_dagster.cli.common import EXIT_SOME_FAILED, AsJson, err, fail, open_catalogue, out, read_settings
@@ -175,7 +176,7 @@ def temple_promote(
 
     with _site() as site:
         site.usable(temple, version)
-        _print_champion(promote(site.engine, temple, version, by=user_name(), why=why))
+        _print_champion(site.engine, promote(site.engine, temple, version, by=user_name(), why=why))
 
 
 @app.command("rollback")
@@ -191,7 +192,7 @@ def temple_rollback(temple: Temple) -> None:
         serving = champion(site.engine, temple)
         if serving is not None and serving.previous is not None:
             site.usable(temple, serving.previous)
-        _print_champion(rollback(site.engine, temple, by=user_name()))
+        _print_champion(site.engine, rollback(site.engine, temple, by=user_name()))
 
 
 @app.command("predict")
@@ -212,7 +213,12 @@ def temple_predict(
     """
     from imgpipe_dagster.cli.picture_files import files_below
     from imgpipe_dagster.temples.pictures import read_file
-    from imgpipe_dagster.temples.prediction import FileToClassify, predict_files, sort_into
+    from imgpipe_dagster.temples.prediction import (
+        FileToClassify,
+        make_sorting_folder,
+        predict_files,
+        sort_into,
+    )
     from imgpipe_dagster.temples.registry import load_classifier
 
     failed = 0
@@ -228,6 +234,8 @@ def temple_predict(
         ]
         if not files:
             fail(f"There is no file in {', '.join(map(str, paths))}.")
+        if target is not None:
+            make_sorting_folder(target)
         for answered in predict_files(classifier, validator, files, logs, temple):
             failed += answered.answer is None
             _print_answer(answered, as_json)
@@ -343,6 +351,7 @@ def _describe_temples(engine: "Engine") -> list[dict[str, Any]]:
     from imgpipe_dagster.catalogue.tables import TempleSplit
     from imgpipe_dagster.catalogue.temple_images import count_pictures, temple_ids
     from imgpipe_dagster.catalogue.temple_models import champions, get_version
+    from imgpipe_dagster.temples.registry import doubt_about_version
 
     pictures, serving = count_pictures(engine), champions(engine)
     rows: list[dict[str, Any]] = []
@@ -357,6 +366,7 @@ def _describe_temples(engine: "Engine") -> list[dict[str, Any]]:
                 "test": counts.get(TempleSplit.TEST, {}),
                 "champion": version.version if version else None,
                 **{name: version.metrics.get(name) if version else None for name in _RATES},
+                "doubt": doubt_about_version(version) if version else None,
                 "promoted_at": found.promoted_at.isoformat(timespec="seconds") if found else None,
             }
         )
@@ -373,11 +383,18 @@ def _print_temples(rows: list[dict[str, Any]], as_json: bool) -> None:
     if not rows:
         out.print("There is no temple yet: imgpipe temple add TEMPLE DIR --split train")
         return
-    table = Table("Temple", "train", "test", "champion", "accuracy", "false alarms", "unknown flagged", box=None)
+    table = Table(box=None)
+    table.add_column("Temple", overflow="fold")
+    for name in ("train", "test", "champion", "accuracy", "false\nalarms", "unknown\nflagged"):
+        table.add_column(name, no_wrap=True)
     for row in rows:
         told = [_told(row[split]) for split in ("train", "test")]
-        table.add_row(row["temple_id"], *told, row["champion"] or "none", *(_percent(row[name]) for name in _RATES))
+        rates = (_percent(row[name]) for name in _RATES)
+        table.add_row(escape(row["temple_id"]), *told, row["champion"] or "none", *rates)
     out.print(table)
+    for row in rows:
+        if row["doubt"]:
+            out.print(f"{row['temple_id']}: {row['doubt']}", style="yellow", markup=False)
 
 
 def _told(counts: dict[str, int]) -> str:
@@ -389,6 +406,8 @@ def _percent(rate: float | None) -> str:
 
 
 def _describe_version(version: "Version", serving: "Champion | None") -> dict[str, Any]:
+    from imgpipe_dagster.temples.registry import doubt_about_version
+
     champion = serving is not None and serving.version == version.version
     return {
         "version": version.version,
@@ -399,6 +418,7 @@ def _describe_version(version: "Version", serving: "Champion | None") -> dict[st
         "train_images": version.train_images,
         "test_images": version.test_images,
         **{name: version.metrics.get(name) for name in _RATES},
+        "doubt": doubt_about_version(version),
         "verdict": version.verdict,
         "created_at": version.created_at.isoformat(timespec="seconds"),
     }
@@ -409,14 +429,15 @@ def _print_versions(rows: list[dict[str, Any]], as_json: bool) -> None:
         typer.echo(json.dumps(rows))
         return
     table = Table(box=None)
-    for name in ("", "version", "origin", "trained on", "accuracy", "false alarms"):
+    for name in ("", "version", "origin", "trained\non", "accuracy", "false\nalarms", "unknown\nflagged"):
         table.add_column(name, no_wrap=True)
-    table.add_column("why", overflow="fold")
     for row in rows:
         mark = "champion" if row["champion"] else ""
-        rates = (_percent(row[name]) for name in _RATES[:2])
-        table.add_row(mark, row["version"], row["origin"], str(row["train_images"]), *rates, row["verdict"])
+        rates = (_percent(row[name]) for name in _RATES)
+        table.add_row(mark, row["version"], row["origin"], str(row["train_images"]), *rates)
     out.print(table)
+    for row in rows:
+        out.print(f"{row['number']}: {row['verdict']}", markup=False)
 
 
 def _print_made(made: "MadeModel", as_json: bool) -> None:
@@ -426,6 +447,9 @@ def _print_made(made: "MadeModel", as_json: bool) -> None:
         return
     report = made.report
     tested = f"{report.correct} of {report.pictures} test pictures right" if report.pictures else "not tested"
+    if report.unknown:
+        flagged, unknown = (sum(getattr(scenes, name) for scenes in report.unknown) for name in ("flagged", "pictures"))
+        tested += f", {flagged} of {unknown} of unknown scenes flagged"
     part = "serves" if made.serves else "is a challenger"
     told = f"{made.version.temple_id}: model {made.version.version} {part}; {tested}. {made.version.verdict}"
     out.print(told, markup=False, soft_wrap=True)
@@ -435,9 +459,15 @@ def _print_made(made: "MadeModel", as_json: bool) -> None:
             err.print(f"{refused.name}: {refused.why}", style="red", markup=False, soft_wrap=True)
 
 
-def _print_champion(champion: "Champion") -> None:
+def _print_champion(engine: "Engine", champion: "Champion") -> None:
+    from imgpipe_dagster.catalogue.temple_models import get_version
+    from imgpipe_dagster.temples.registry import doubt_about_version
+
     told = f"{champion.temple_id}: model {champion.version} serves from now on. {champion.why}"
     out.print(told, markup=False, soft_wrap=True)
+    doubt = doubt_about_version(get_version(engine, champion.temple_id, champion.version))
+    if doubt:
+        err.print(doubt, style="yellow", markup=False, soft_wrap=True)
 
 
 def _print_answer(answered: "FileAnswer", as_json: bool) -> None:

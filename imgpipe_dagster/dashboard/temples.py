@@ -24,6 +24,7 @@ from imgpipe_dagster.dashboard.pictures import small_pictures
 from imgpipe_dagster.dashboard.services import engine, store, validator
 from imgpipe_dagster.dashboard.words import counted, plain, utc
 from imgpipe_dagster.temples.pictures import AddReport, LabelledFile, add_files
+from imgpipe_dagster.temples.registry import doubt_about_version
 
 NO_CATEGORY = "no category"
 _COLUMNS = 4
@@ -53,6 +54,9 @@ def show(who: Person) -> None:
         )
     else:
         st.write(f"{plain(serving.version)} serves since {utc(serving.promoted_at)}: {plain(serving.why, 500)}")
+        doubt = next((doubt_about_version(version) for version in made if version.version == serving.version), None)
+        if doubt:
+            st.warning(plain(doubt, 500), icon=":material/help:")
     _versions(made, who)
     _training(temple_id, who)
     _pictures(temple_id)

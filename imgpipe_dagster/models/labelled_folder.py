@@ -99,7 +99,7 @@ def read_labelled_folder(
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(names) < _MIN_CLASSES:
-        found = f"only {names[0]}" if names else "none"
+        found = f"only {names[0]!r}" if names else "none"
         raise DatasetError(f"{folder} needs a folder of pictures for each class, at least two; there is {found}.")
     if set(names) <= {"train", "val", "valid", "test"}:
         raise DatasetError(

@@ -1,6 +1,7 @@
 """How good a temple's model is on test pictures that it never saw in training, and whether another is better."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from imgpipe_dagster.models.temple_classifier import TempleAnswer, TempleClassif
 from imgpipe_dagster.models.temple_input import LabelledPictures
 
 MISCLASSIFIED_KEPT = 50
+MOST_LUCK = 0.05
+"""A model is doubted where guessing gets as many pictures right with a greater chance than this."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class TestReport:
         total = sum(scenes.pictures for scenes in self.unknown)
         return sum(scenes.flagged for scenes in self.unknown) / total if total else None
 
+    @property
+    def doubt(self) -> str | None:
+        """Why the model may be no better than guessing; see :func:`doubt_about`."""
+        return doubt_about(self.labels, self.confusion)
+
     def as_dict(self) -> dict[str, Any]:
         """As plain values, rates included."""
         rates = {name: getattr(self, name) for name in ("accuracy", "false_alarm_rate", "unknown_flagged_rate")}
@@ -113,6 +121,43 @@ def count_answers(labels: Sequence[str], test: LabelledPictures, answers: Sequen
     )
 
 
+def doubt_about(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> str | None:
+    """Why a model may be no better than guessing, as far as its test tells; None if it is better.
+
+    Who always names the category with the most test pictures is right in that share of them. A model is doubted if,
+    with that share as the chance of each picture, as many right ones as it has come by luck in more than ``MOST_LUCK``
+    of all cases (the upper tail of the binomial distribution). So are models whose test has no pictures, or pictures
+    of one category only.
+
+    Args:
+        labels: The model's categories.
+        confusion: As in :class:`TestReport`.
+    """
+    counts = dict(zip(labels, map(sum, confusion), strict=False))
+    total = sum(counts.values())
+    if not total:
+        return "Nobody knows how good it is: there are no test pictures of its categories."
+    largest = max(counts, key=lambda label: counts[label])
+    if counts[largest] == total:
+        return f"Nobody knows how good it is: all {total} test pictures are of {largest}."
+    right = sum(row[number] for number, row in enumerate(confusion))
+    if _chance_of(right, total, counts[largest] / total) <= MOST_LUCK:
+        return None
+    told = f"it gets {right} of {total} test pictures right, and naming {largest} each time gets {counts[largest]}"
+    return f"It may be no better than guessing: {told}."
+
+
+def _chance_of(least: int, tries: int, share: float) -> float:
+    """The chance of at least so many hits in so many tries: the upper tail of the binomial distribution."""
+    hit, miss = math.log(share), math.log1p(-share)
+    ways = math.lgamma(tries + 1)
+    logarithms = (
+        ways - math.lgamma(hits + 1) - math.lgamma(tries - hits + 1) + hits * hit + (tries - hits) * miss
+        for hits in range(least, tries + 1)
+    )
+    return math.fsum(map(math.exp, logarithms))
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether a new model takes the place of the one that serves, and why (not)."""
@@ -131,16 +176,12 @@ def compare(challenger: TestReport, champion: TestReport | None) -> Verdict:
         challenger: The new model's report.
         champion: That of the model which serves, on the same pictures; None if there is none.
     """
+    doubt = f" {challenger.doubt}" if challenger.doubt else ""
     if champion is None:
-        return Verdict(True, "It is the first model of this temple.")
-    total = _all_pictures(challenger)
-    if total == 0:
+        return Verdict(True, f"It is the first model of this temple.{doubt}")
+    if not challenger.pictures and not champion.pictures:
         return Verdict(False, "There are no test pictures to compare it on: add some, or promote it yourself.")
-    told = f"{challenger.correct} of {total} test pictures right, the champion {champion.correct}"
+    told = f"of the same test pictures it gets {challenger.correct} right, the champion {champion.correct}"
     if challenger.correct < champion.correct:
         return Verdict(False, f"It is worse: {told}.")
-    return Verdict(True, f"It is not worse: {told}.")
-
-
-def _all_pictures(report: TestReport) -> int:
-    return report.pictures + sum(scenes.pictures for scenes in report.unknown)
+    return Verdict(True, f"It is not worse: {told}.{doubt}")

@@ -1,5 +1,8 @@
 """What a temple's model says of files, as the older system told and logged it."""
 
+import errno
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +101,23 @@ def predict_files(
     yield from failed
 
 
+def make_sorting_folder(folder: Path) -> None:
+    """Make the folder that files will be sorted into, and see that files can be made in it.
+
+    Raises:
+        OSError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
 def sort_into(folder: Path, answered: FileAnswer) -> Path:
     """Copy a file into the folder of its category below ``folder``; a taken name gets a number. Where it is now.
 
@@ -115,8 +135,7 @@ def sort_into(folder: Path, answered: FileAnswer) -> Path:
     while True:
         path = target / name
         try:
-            with path.open("xb") as file:
-                file.write(data)
+            _write_new(path, data)
         except FileExistsError:
             if path.is_file() and path.read_bytes() == data:
                 return path
@@ -124,6 +143,16 @@ def sort_into(folder: Path, answered: FileAnswer) -> Path:
             name = f"{source.stem}-{number}{source.suffix}"
         else:
             return path
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        try:
+            file.write(data)
+            file.flush()
+        except OSError as error:  # such as a full disk: half a picture would be taken for one
+            path.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _read(

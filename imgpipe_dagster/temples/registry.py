@@ -8,6 +8,7 @@ from sqlalchemy.engine import Engine
 
 from imgpipe_dagster.catalogue.temple_models import NoModelError, TempleModelError, Version, champion, get_version
 from imgpipe_dagster.models.temple_classifier import CLASSIFIER_FILES, TempleClassifier
+from imgpipe_dagster.models.temple_report import doubt_about
 from imgpipe_dagster.store.base import ImageStore, ObjectNotFoundError, StoreError
 from imgpipe_dagster.store.keys import models_key
 
@@ -75,6 +76,11 @@ def load_classifier(engine: Engine, store: ImageStore, temple_id: str, version: 
         ModelFileChangedError: A file is not what it was.
     """
     return classifier_of(store, find_version(engine, temple_id, version))
+
+
+def doubt_about_version(version: Version) -> str | None:
+    """Why a registered version may be no better than guessing, as far as its test told; None if it is better."""
+    return doubt_about(version.labels, version.metrics.get("confusion", []))
 
 
 def classifier_of(store: ImageStore, version: Version) -> TempleClassifier:

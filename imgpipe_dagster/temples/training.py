@@ -312,7 +312,8 @@ def _rival(engine: Engine, store: ImageStore, temple_id: str) -> _Rival:
 
 def _contest(report: TestReport, rival: _Rival, tests: list[LoadedPictures]) -> _Contest:
     if rival.broken:
-        return _Contest(rival.version, Verdict(True, f"The champion cannot be used. {rival.broken}"), None)
+        doubt = f" {report.doubt}" if report.doubt else ""
+        return _Contest(rival.version, Verdict(True, f"The champion cannot be used. {rival.broken}{doubt}"), None)
     champions = evaluate(rival.classifier, tests[1].pictures) if rival.classifier else None
     return _Contest(rival.version, compare(report, champions), champions)
 

@@ -64,6 +64,7 @@ def test_checks(defs):
         "image_predictions.every_temple_is_fresh",
         "raw_images.every_claimed_image_was_asked_for",
         "temple_models.champion_is_as_registered",
+        "temple_models.champion_is_better_than_guessing",
         "temple_models.false_alarms_are_rare",
         "temple_training_sets.no_test_picture_is_trained_on",
         "temple_training_sets.two_categories_have_pictures",

@@ -126,8 +126,10 @@ def test_a_backfill_from_the_ui_trains_a_temple_and_shows_what_people_want_to_se
         "no_test_picture_is_trained_on",
         "champion_is_as_registered",
         "false_alarms_are_rare",
+        "champion_is_better_than_guessing",
     }
     assert checks["champion_is_as_registered"]
+    assert checks["champion_is_better_than_guessing"] is (told["doubt"] == "none")
     assert champions(site.engine)[HALL].promoted_by.startswith("run ")
 
 

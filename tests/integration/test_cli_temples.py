@@ -100,7 +100,9 @@ def test_what_cannot_be_done_is_one_clear_line(temple):
 def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypatch):
     first = json.loads(temple("train", TEMPLE, "--json").stdout)
     assert (first["champion"], first["number"], first["labels"]) == (True, 1, ["left", "right"])
-    assert failed(temple("train", TEMPLE), "--force")
+    again = temple("train", TEMPLE)
+    assert failed(again, "--force")
+    assert "passes" not in again.stderr, "a bar that never moved is not left behind"
     second = temple("train", TEMPLE, "--force", IMGPIPE_TEMPLE_EPOCHS="1")
     assert second.exit_code == 0, second.stderr
     (listed,) = json.loads(temple("list", "--json").stdout)
@@ -110,7 +112,10 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     assert [version["number"] for version in versions] == [1, 2]
     assert [version["champion"] for version in versions] == [True, False], "one pass teaches nothing"
     assert "worse" in versions[1]["verdict"]
-    assert "serves from now on. Promoted by hand." in temple("promote", TEMPLE, "2").stdout
+    promoted = temple("promote", TEMPLE, "2")
+    assert "serves from now on. Promoted by hand." in promoted.stdout
+    assert "It may be no better than guessing" in promoted.stderr
+    assert f"{TEMPLE}: It may be no better than guessing" in temple("list").stdout
     assert failed(temple("promote", TEMPLE, "2"), "serves already")
     (changed,) = (temple.folder / "home" / "store").glob(f"models/**/{versions[0]['version']}/model.onnx")
     content = changed.read_bytes()
@@ -123,7 +128,11 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     changed.write_bytes(content)
     assert versions[0]["version"] in temple("rollback", TEMPLE).stdout
     assert failed(temple("rollback", TEMPLE), "no earlier champion")
-    assert "champion" in temple("list", TEMPLE).stdout
+    for shown in (temple("list", COLUMNS="80"), temple("list", TEMPLE, COLUMNS="80")):
+        assert versions[0]["version"] in shown.stdout
+        assert "…" not in shown.stdout
+        assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "guessing" not in temple("list").stdout
     monkeypatch.setenv("DAGSTER_HOME", str(temple.folder / "home" / "dagster"))
     with dg.DagsterInstance.get() as instance:
         events = instance.fetch_materializations(dg.AssetKey("temple_models"), limit=10).records
@@ -139,6 +148,9 @@ def test_files_get_a_line_each_and_are_sorted_into_folders(temple):
         temple.write(name, category, 900)
     (temple.folder / "new" / "torn.png").write_bytes(b"\x89PNG")
     out = temple.folder / "new" / "sorted"
+    refused = temple("predict", TEMPLE, temple.folder / "new", "--sort-into", temple.folder / "new" / "a.png" / "deep")
+    assert failed(refused, "a.png/deep: Not a directory")
+    assert not refused.stdout, "it is refused before anything is predicted"
     for _ in range(2):
         result = temple("predict", TEMPLE, temple.folder / "new", "--json", "--sort-into", out)
         assert result.exit_code == 3

@@ -126,7 +126,7 @@ def test_what_cannot_be_trained_on_is_one_clear_line(trained, tmp_path: Path) ->
     (tmp_path / "config.yaml").write_text("epoch: 3")
     write_pictures(tmp_path / "few", each=2)
     for arguments, message in (
-        ((str(tmp_path / "one"),), "at least two; there is only opened"),
+        ((str(tmp_path / "one"),), "at least two; there is only 'opened'"),
         ((str(tmp_path / "few"),), "has 2 different pictures"),
         ((str(data), "--config", str(tmp_path / "config.yaml")), "unknown keys: epoch"),
         ((str(data), "--weights", "/nowhere/best.pt"), "no weights at /nowhere/best.pt"),

@@ -77,7 +77,7 @@ def test_a_file_that_is_no_picture_or_is_in_two_classes_is_left_out_and_told(fol
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: shutil.rmtree(root / "opened"), "at least two; there is only closed"),
+        (lambda root: shutil.rmtree(root / "opened"), "at least two; there is only 'closed'"),
         (lambda root: [shutil.rmtree(path) for path in root.iterdir()], "at least two; there is none"),
         (lambda root: (root / "empty").mkdir(), "The class empty has 0 different pictures"),
         (lambda root: [(root / "closed" / f"{n}.jpg").unlink() for n in range(18)], "The class closed has 2 different"),
