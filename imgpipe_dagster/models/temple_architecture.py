@@ -4,17 +4,14 @@ Nothing of the text is handed to Keras to be made into objects: only layers of a
 numbers and a few words are taken. A Lambda layer, which holds a program, has no way in; nor has any other class.
 """
 
-import functools
-import importlib
-import importlib.util
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from imgpipe_dagster.models.quiet_keras import import_keras
 
 if TYPE_CHECKING:
     import keras
@@ -160,45 +157,6 @@ def parse_architecture(text: str | bytes) -> Architecture:
     if architecture.parameters > _MAX_PARAMETERS:
         raise ArchitectureError(f"The network has {architecture.parameters:,} numbers; {_MAX_PARAMETERS:,} are taken.")
     return architecture
-
-
-def import_keras() -> Any:  # noqa: ANN401 - the module
-    """Keras on TensorFlow, which is imported now; it takes seconds."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no lines about CUDA; errors reach Python as exceptions
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a keras.json in the home folder says
-    if importlib.util.find_spec("triton") is not None:
-        # Triton, which torchvision imports, and TensorFlow each bring an LLVM: Triton after TensorFlow is a crash.
-        importlib.import_module("triton._C.libtriton")
-    import keras
-
-    _look_for_gpus()
-    return keras
-
-
-@functools.cache
-def _look_for_gpus() -> None:
-    """Let TensorFlow look for GPUs, once and here.
-
-    Without a driver it says so on standard error, whatever the log level, in two lines that read like a failure. They
-    are left out; all else that it says meanwhile is passed on.
-    """
-    import tensorflow as tf
-
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            tf.config.list_physical_devices()
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            said.seek(0)
-            for line in said:
-                if not any(harmless in line for harmless in _WITHOUT_A_GPU):
-                    os.write(2, line)
-
-
-_WITHOUT_A_GPU = (b"All log messages before absl::InitializeLog()", b"failed call to cuInit")
 
 
 def build_architecture(architecture: Architecture) -> "keras.Sequential":

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imgpipe_dagster.models.quiet_keras import import_keras
 from imgpipe_dagster.models.temple_architecture import (
     Architecture,
     Layer,
     LayerKind,
     build_architecture,
-    import_keras,
 )
 from imgpipe_dagster.models.temple_input import to_pixels, vary
 
