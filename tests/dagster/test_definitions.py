@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -78,8 +79,8 @@ def test_sensors_and_which_of_them_run_from_the_start(defs, tmp_path):
     own += ["temple_training_sensor", "training_jobs_sensor"]
     assert on == dict.fromkeys(own, "RUNNING") | {"sql_source_sensor": "STOPPED", "kafka_source_sensor": "STOPPED"}
     sources = {"sql_source_query": "SELECT 1", "kafka_bootstrap_servers": "localhost", "kafka_topic": "images"}
-    configured = build_defs(Settings(home=tmp_path, **sources))
-    assert {sensor.default_status.value for sensor in configured.sensors} == {"RUNNING"}
+    configured = build_defs(Settings.model_validate({"home": tmp_path, **sources}))
+    assert {sensor.default_status.value for sensor in configured.sensors or ()} == {"RUNNING"}
 
 
 def test_the_daily_schedule_is_on_unless_everything_is_to_be_kept(defs, tmp_path):
@@ -87,7 +88,7 @@ def test_the_daily_schedule_is_on_unless_everything_is_to_be_kept(defs, tmp_path
     assert (schedule.name, schedule.job_name, schedule.default_status.value) == ("daily_prune", "prune", "RUNNING")
     keeping = build_defs(Settings(home=tmp_path, retention_days=0))
     assert not keeping.schedules
-    assert "prune" not in {job.name for job in keeping.jobs}
+    assert "prune" not in {job.name for job in keeping.jobs or ()}
 
 
 def test_every_asset_has_a_description_kinds_an_owner_and_its_partitions(defs):
@@ -104,7 +105,8 @@ def test_freshness_is_watched_on_predictions(tmp_path):
         s.key.to_user_string(): s.freshness_policy for s in defs.resolve_all_asset_specs() if s.freshness_policy
     }
     assert list(policies) == ["image_predictions"]
-    assert policies["image_predictions"].fail_window.to_timedelta().total_seconds() == 3600
+    policy: Any = policies["image_predictions"]
+    assert policy.fail_window.to_timedelta().total_seconds() == 3600
 
 
 @pytest.mark.parametrize("name", ["analyse", "enhance", "training"])
@@ -152,7 +154,7 @@ def test_the_pure_core_runs_without_dagster_sql_or_settings(module):
 def test_a_password_reaches_the_resource_only_through_the_environment(tmp_path, monkeypatch):
     url = "mysql+pymysql://user:canary@localhost/imgpipe"
     monkeypatch.delenv("IMGPIPE_DATABASE_URL", raising=False)
-    settings = Settings(home=tmp_path, database_url=url)
+    settings = Settings.model_validate({"home": tmp_path, "database_url": url})
     with pytest.raises(ValueError, match="environment"):
         shown_url(settings.catalogue_url, DATABASE_URL_VARIABLE)
     monkeypatch.setenv("IMGPIPE_DATABASE_URL", "something else")
@@ -171,15 +173,17 @@ def test_passwords_of_sources_reach_their_resources_only_through_the_environment
     names = ("IMGPIPE_SQL_SOURCE_URL", "IMGPIPE_KAFKA_SASL_PASSWORD", "IMGPIPE_KAFKA_SSL_KEY_PASSWORD")
     for name in names:
         monkeypatch.setenv(name, "")
-    settings = Settings(
-        home=tmp_path,
-        sql_source_query="SELECT 1",
-        sql_source_url="mysql://me:canary@db/shop",
-        kafka_sasl_password="canary",
-        kafka_ssl_key_password="canary",
+    settings = Settings.model_validate(
+        {
+            "home": tmp_path,
+            "sql_source_query": "SELECT 1",
+            "sql_source_url": "mysql://me:canary@db/shop",
+            "kafka_sasl_password": "canary",
+            "kafka_ssl_key_password": "canary",
+        }
     )
     export_secrets(settings)
-    resources = build_defs(settings).resources
+    resources = build_defs(settings).resources or {}
     shown = [resources["sql_source"].url, resources["kafka_source"].sasl_password]
     assert [*shown, resources["kafka_source"].ssl_key_password] == [dg.EnvVar(name) for name in names]
     assert "canary" not in repr(resources["sql_source"]) + repr(resources["kafka_source"])

@@ -32,9 +32,8 @@ class Site:
     """An installation with two temples, and an instance of Dagster's."""
 
     def __init__(self, folder, instance, draw):
-        self.settings = Settings(
-            _env_file=None, home=folder, temple_scale_factor=0.5, temple_epochs=10, temple_retrain_after=20
-        )
+        own = {"temple_scale_factor": 0.5, "temple_epochs": 10, "temple_retrain_after": 20}
+        self.settings = Settings.model_validate({"home": folder, **own})
         self.engine = connect(self.settings.catalogue_url)
         schema.upgrade(self.engine)
         self.store = open_store(self.settings.effective_store_url)
@@ -51,11 +50,12 @@ class Site:
 
     def tick(self):
         sensor = self.defs.resolve_sensor_def("temple_training_sensor")
-        resources = {"database": self.defs.resources["database"]}
+        resources = {"database": (self.defs.resources or {})["database"]}
         with dg.build_sensor_context(instance=self.instance, resources=resources) as context:
             result = sensor(context)
         if isinstance(result, dg.SkipReason):
             return dg.SensorResult()
+        assert isinstance(result, dg.SensorResult)
         for request in result.dynamic_partitions_requests or []:
             self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
         return result

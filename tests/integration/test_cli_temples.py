@@ -137,10 +137,11 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     with dg.DagsterInstance.get() as instance:
         events = instance.fetch_materializations(dg.AssetKey("temple_models"), limit=10).records
     assert [event.partition_key for event in events] == [PARTITION] * 2
-    newest = events[0].asset_materialization.metadata
-    assert newest["champion"].value is False
-    assert "data:image/png" in newest["learning_curve"].value
-    assert "| **left** |" in newest["confusion"].value
+    newest = events[0].asset_materialization
+    assert newest
+    assert newest.metadata["champion"].value is False
+    assert "data:image/png" in str(newest.metadata["learning_curve"].value)
+    assert "| **left** |" in str(newest.metadata["confusion"].value)
 
 
 def test_files_get_a_line_each_and_are_sorted_into_folders(temple):

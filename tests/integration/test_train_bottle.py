@@ -109,7 +109,7 @@ def test_the_printed_settings_name_weights_that_classify(trained, tmp_path: Path
         assert sorted(classifier.names.values()) == ["background", "closed", "opened"]
         right = 0
         for name in classifier.names.values():
-            image = cv2.imread(str(data / name / "5.png"))
+            image = np.asarray(cv2.imread(str(data / name / "5.png")))
             right += classifier.names[classifier.classify(image).class_id] == name
     assert right >= 2
 
