@@ -9,6 +9,7 @@ the rows it examines. "FULL SCAN" marks a plan that reads a whole table, "index 
 
 import argparse
 import datetime as dt
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from imgpipe_dagster.catalogue.engine import connect, transact
 from imgpipe_dagster.catalogue.feeds import feed_ages
 from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
 from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
+from imgpipe_dagster.catalogue.jobs import last_training
 from imgpipe_dagster.catalogue.publishing import publish_batch
 from imgpipe_dagster.catalogue.pulse import take_pulse
 from imgpipe_dagster.catalogue.tables import (
@@ -47,6 +49,7 @@ from imgpipe_dagster.catalogue.tables import (
     ImagePrediction,
     ImageStatus,
     MetadataReport,
+    ProcessingJob,
     ProductGroup,
     ProductImage,
     PublishedEnhancement,
@@ -56,9 +59,15 @@ from imgpipe_dagster.catalogue.tables import (
     RawImage,
     SensorTick,
     Sku,
+    TempleChampion,
+    TempleImage,
+    TempleModelVersion,
+    TempleSplit,
     User,
     ValidatedImage,
 )
+from imgpipe_dagster.catalogue.temple_images import count_pictures, list_pictures, pictures_of, temple_ids
+from imgpipe_dagster.catalogue.temple_models import champion, versions
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.imaging.rework import RejectionReason
 
@@ -66,6 +75,12 @@ from imgpipe_dagster.imaging.rework import RejectionReason
 SMALL_TABLES = frozenset({"alembic_version", "alert_conditions", "alert_mutes", "options", "feed_freshness"})
 IMAGES_IN_ONE_GO = 50_000
 MODEL = "shelf_yolo11n-0123456789"
+TEMPLE_METRICS = {
+    "accuracy": 0.95,
+    "confusion": [[19, 1, 0], [1, 19, 0]],
+    "curve": {"accuracy": [0.5, 0.7, 0.9, 0.95], "val_accuracy": [0.5, 0.6, 0.8, 0.9]},
+    "mistakes": [{"id": 7, "category": "open", "image_class": "closed", "class_confidence": 0.7}],
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,8 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
     """Fill an empty catalogue.
 
     The last twentieth of the images waits; before it come four open batches, two that failed and two that are held;
-    of the rest, one image in fifty was rejected.
+    of the rest, one image in fifty was rejected. A thousand temples have a model each, and a labelled picture for every
+    fifth image.
     """
     batch_count = image_count * 19 // 20 // batch_size
     claimed = batch_count * batch_size
@@ -172,6 +188,9 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
             "closed_at": "2026-11-20 10:00:00.000000",
         }
         insert(connection, AlertMail, columns, _numbers(engine, 1, 100))
+        columns = {"job_id": _named("job", n), "kind": "train", "parameters": sa.literal_column("'{}'")}
+        insert(connection, ProcessingJob, columns, _numbers(engine, 1, 1000))
+        _fill_temples(engine, connection, insert, image_count)
     for first in range(1, image_count + 1, IMAGES_IN_ONE_GO):
         numbers = _numbers(engine, first, min(first + IMAGES_IN_ONE_GO - 1, image_count))
         batch = (n - 1) // batch_size + 1
@@ -208,7 +227,11 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
                 ValidatedImage: {"object_key": digest, "sha256": digest, "width": 1280, "height": 960},
                 DetectedImage: {"object_count": 10, "model_version": MODEL},
                 ImagePrediction: {"status": answer, "object_count": 10, "top_class": _class(ProductImage.id)},
-                MetadataReport: {"object_key": digest, "sha256": digest, "byte_size": 4000},
+                MetadataReport: {
+                    "object_key": sa.literal("metadata/") + digest + ".json",
+                    "sha256": digest,
+                    "byte_size": 4000,
+                },
                 PublishedPrediction: {"status": ProductImage.status},
                 EnhancedImage: {"object_key": digest, "mode": "full", "model_version": MODEL},
                 PublishedEnhancement: {"qc_status": ProductImage.qc_status, "qc_priority": 1, "audited": sa.false()},
@@ -239,6 +262,28 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
     with engine.begin() as connection:
         for table in ProductImage.metadata.sorted_tables:
             connection.exec_driver_sql(f"ANALYZE TABLE {table.name}" if _is_mysql(engine) else f"ANALYZE {table.name}")
+
+
+def _fill_temples(engine: Engine, connection: Connection, insert: Callable[..., None], image_count: int) -> None:
+    n = sa.literal_column("n", sa.Integer)
+    temple = _named("temple", n % 1000)
+    version = {"version": "1", "number": 1, "origin": "trained", "files": "{}", "labels": '["open", "closed"]'}
+    size = {"input_height": 32, "input_width": 40, "train_images": 160, "test_images": 40, "trained_seconds": 9}
+    told = {"metrics": json.dumps(TEMPLE_METRICS), "verdict": "It is the first model of this temple."}
+    insert(connection, TempleModelVersion, {"temple_id": temple, **version, **size, **told}, _numbers(engine, 0, 999))
+    crown = {"version": "1", "promoted_by": "ann", "why": "It is the first model of this temple."}
+    insert(connection, TempleChampion, {"temple_id": temple, **crown}, _numbers(engine, 0, 999))
+    picture = {
+        "id": n,
+        "temple_id": temple,
+        "split": sa.case((n / 1000 % 5 < 1, "test"), else_="train"),
+        "category": sa.case((n / 1000 % 2 < 1, "open"), else_="closed"),
+        "object_key": _named("digest", n),
+        "sha256": _named("digest", n),
+        "byte_size": 240_000,
+        "origin": "import",
+    }
+    insert(connection, TempleImage, picture, _numbers(engine, 1, image_count // 5))
 
 
 def calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -307,6 +352,14 @@ def _dashboard_calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]
     yield "page: newest enhanced", lambda: newest_enhanced(engine)
     yield "page: newest enhanced of a SKU", lambda: newest_enhanced(engine, sku_id="SKU7")
     yield "page: feeds", lambda: feed_ages(engine)
+    of_temple = {"split": TempleSplit.TRAIN, "category": "open", "before": 10**6, "at_most": 13}
+    yield "status: temple_ids", lambda: temple_ids(engine)
+    yield "page: champion of a temple", lambda: champion(engine, "temple7")
+    yield "page: versions of a temple", lambda: versions(engine, "temple7")
+    yield "page: counts of labelled pictures", lambda: count_pictures(engine, "temple7")
+    yield "page: labelled pictures", lambda: list_pictures(engine, "temple7", **of_temple)
+    yield "page: misclassified pictures", lambda: pictures_of(engine, range(7, 50_007, 1000))
+    yield "page: last training", lambda: last_training(engine, "temple7")
     yield "page: history of an image", lambda: history.image_history(engine, 1001)
     yield "page: keys of a page", lambda: history.original_keys(engine, range(1001, 1025))
     filters = {

@@ -13,6 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import (
     Base,
+    Classification,
     Detection,
     EnhancedImage,
     ImageMetric,
@@ -129,6 +130,7 @@ class ImageDetails:
         file: What was downloaded and found valid.
         prediction: Its answer.
         objects: What was found in it, the most confident first, at most 1,000.
+        classifications: What classifiers called it and its objects, at most 1,000.
         report: Where its report lies.
         enhanced: What enhancement made of it.
         quality: Its quality, by phase: ``before`` and ``after``.
@@ -139,6 +141,7 @@ class ImageDetails:
     file: Row
     prediction: Row | None
     objects: Sequence[Row]
+    classifications: Sequence[Row]
     report: Row | None
     enhanced: Row | None
     quality: Mapping[str, Row]
@@ -157,6 +160,8 @@ def image_details(engine: Engine, image_id: int) -> ImageDetails | None:
             counting = _of(table, table.image_id == image_id, table.batch_key == image["batch_key"])  # type: ignore[attr-defined]
             if table is Detection:
                 counting = counting.order_by(Detection.confidence.desc(), Detection.detection_id).limit(_MOST_OBJECTS)
+            elif table is Classification:
+                counting = counting.order_by(Classification.classification_id).limit(_MOST_OBJECTS)
             return connection.execute(counting).mappings().all()
 
         def row(table: type[Base]) -> Row | None:
@@ -167,6 +172,7 @@ def image_details(engine: Engine, image_id: int) -> ImageDetails | None:
             file={**(row(RawImage) or {}), **(row(ValidatedImage) or {})},
             prediction=row(ImagePrediction),
             objects=rows(Detection),
+            classifications=rows(Classification),
             report=row(MetadataReport),
             enhanced=row(EnhancedImage),
             quality={metric["phase"]: metric for metric in rows(ImageMetric)},

@@ -24,6 +24,7 @@ RETRY_FOR_S = 60.0
 # Lock wait timeout, deadlock, record changed (MariaDB 11.6), cannot connect, gone away, lost connection, shutdown,
 # too many connections.
 _TRANSIENT_MYSQL = frozenset({1205, 1213, 1020, 2002, 2003, 2006, 2013, 1053, 1040, 1927})
+_PATIENCE = "imgpipe_retry_for_s"
 _TRANSIENT_SQLITE = ("database is locked", "database table is locked", "database is busy")
 
 
@@ -61,7 +62,7 @@ def connect(url: URL, *, own: bool = True) -> Engine:
 
 
 def transact(
-    engine: Engine, work: Callable[[Connection], T], *, writes: bool = True, retry_for_s: float = RETRY_FOR_S
+    engine: Engine, work: Callable[[Connection], T], *, writes: bool = True, retry_for_s: float | None = None
 ) -> T:
     """Run ``work`` in one transaction; on a deadlock, a lock timeout or an outage run it again, whole.
 
@@ -69,11 +70,14 @@ def transact(
         engine: The catalogue.
         work: Reads and writes through the connection it is given; it may run several times.
         writes: False where ``work`` only reads: on SQLite it then waits for no writer.
-        retry_for_s: When this many seconds have passed, the next transient error is raised.
+        retry_for_s: When this many seconds have passed, the next transient error is raised; default: what `patient`
+            said of the engine.
 
     Raises:
         sqlalchemy.exc.DBAPIError: an error that is not transient, or one that did not pass in time.
     """
+    if retry_for_s is None:
+        retry_for_s = engine.get_execution_options().get(_PATIENCE, RETRY_FOR_S)
     deadline = time.monotonic() + retry_for_s
     pause = 0.05
     while True:
@@ -86,6 +90,11 @@ def transact(
             log.warning("The catalogue is busy or away (%s); trying again.", describe_error(error))
         time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
         pause = min(pause * 2, 2.0)
+
+
+def patient(engine: Engine, retry_for_s: float) -> Engine:
+    """The same catalogue for those who wait, or do not wait, for one that is away: see `transact`."""
+    return engine.execution_options(**{_PATIENCE: retry_for_s})
 
 
 def is_transient(error: DBAPIError) -> bool:

@@ -39,6 +39,7 @@ MOST_IMAGES = 100_000
 
 _LOOK_FOR_S = 5.0
 _CHUNK = 1000
+_LOOKED_AT = 100
 _OPEN = (ImageStatus.PENDING, ImageStatus.PROCESSING)
 _OPEN_BATCHES = (BatchState.CLAIMED, BatchState.ANALYSED, BatchState.HELD, BatchState.ENHANCEMENT_HELD)
 
@@ -87,6 +88,11 @@ class Job:
     created_at: dt.datetime
     started_at: dt.datetime | None
     completed_at: dt.datetime | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not over yet."""
+        return self.status in _OPEN
 
 
 @dataclass(frozen=True)
@@ -217,6 +223,18 @@ def open_jobs(engine: Engine, kind: JobKind) -> list[Job]:
         return sorted((job for job in jobs if job.kind is kind), key=lambda job: (job.created_at, job.job_id))
 
     return transact(engine, look, writes=False, retry_for_s=_LOOK_FOR_S)
+
+
+def last_training(engine: Engine, temple_id: str) -> Job | None:
+    """The training of a temple that was asked for last; None if it is not among the newest jobs of its status."""
+
+    def look(connection: Connection) -> list[Job]:
+        newest = [_jobs(connection, ProcessingJob.status == status, newest=_LOOKED_AT) for status in ImageStatus]
+        return [job for jobs in newest for job in jobs if job.kind is JobKind.TRAIN]
+
+    trainings = transact(engine, look, writes=False, retry_for_s=_LOOK_FOR_S)
+    mine = [job for job in trainings if job.parameters.get("temple_id") == temple_id]
+    return max(mine, key=lambda job: (job.created_at, job.job_id), default=None)
 
 
 def job_results(engine: Engine, job_id: str, *, after: int = 0, at_most: int = 100) -> list[JobResult]:
@@ -455,10 +473,13 @@ def _result(row: Mapping[Any, Any]) -> JobResult:
     )
 
 
-def _jobs(connection: Connection, which: sa.ColumnElement[bool]) -> list[Job]:
+def _jobs(connection: Connection, which: sa.ColumnElement[bool], *, newest: int | None = None) -> list[Job]:
     fields = list(Job.__dataclass_fields__)
     columns = [getattr(ProcessingJob, field) for field in fields]
-    rows = connection.execute(sa.select(*columns).where(which).order_by(ProcessingJob.created_at)).mappings()
+    query = sa.select(*columns).where(which).order_by(ProcessingJob.created_at)
+    if newest is not None:
+        query = query.order_by(None).order_by(ProcessingJob.created_at.desc()).limit(newest)
+    rows = connection.execute(query).mappings()
     return [
         Job(
             **{

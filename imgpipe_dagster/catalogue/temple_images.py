@@ -217,7 +217,28 @@ def pictures_of(engine: Engine, ids: Collection[int]) -> list[TemplePicture]:
     return sorted(_pictures(engine, TempleImage.id.in_(ids)), key=lambda picture: picture.id)
 
 
-def _pictures(engine: Engine, which: sa.ColumnElement[bool]) -> list[TemplePicture]:
+def list_pictures(
+    engine: Engine, temple_id: str, split: TempleSplit, *, category: str | None, before: int | None, at_most: int
+) -> list[TemplePicture]:
+    """Labelled pictures of a temple, the youngest first.
+
+    Args:
+        engine: The catalogue.
+        temple_id: The temple.
+        split: What they are for.
+        category: Only those of this category.
+        before: Only those whose id is lower: where the page before ended.
+        at_most: How many.
+    """
+    which = sa.and_(TempleImage.temple_id == temple_id, TempleImage.split == split.value)
+    if category is not None:
+        which &= TempleImage.category == category
+    if before is not None:
+        which &= TempleImage.id < before
+    return _pictures(engine, which, newest=at_most)
+
+
+def _pictures(engine: Engine, which: sa.ColumnElement[bool], *, newest: int | None = None) -> list[TemplePicture]:
     columns = (
         TempleImage.id,
         TempleImage.temple_id,
@@ -227,6 +248,8 @@ def _pictures(engine: Engine, which: sa.ColumnElement[bool]) -> list[TemplePictu
         TempleImage.sha256,
     )
     query = sa.select(*columns).where(which)
+    if newest is not None:
+        query = query.order_by(TempleImage.id.desc()).limit(newest)
     rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False)
     return [
         TemplePicture(id_, temple, TempleSplit(split), category, key, sha256)
@@ -253,10 +276,12 @@ def temple_ids(engine: Engine) -> list[str]:
     return sorted(temple for temple in found if temple != COMMON)
 
 
-def count_pictures(engine: Engine) -> dict[str, dict[TempleSplit, dict[str, int]]]:
-    """How many pictures there are, by temple, split and category."""
+def count_pictures(engine: Engine, temple_id: str | None = None) -> dict[str, dict[TempleSplit, dict[str, int]]]:
+    """How many pictures there are, by temple, split and category; of one temple only, if it is named."""
     columns = TempleImage.temple_id, TempleImage.split, TempleImage.category
     query = sa.select(*columns, sa.func.count()).group_by(*columns).order_by(*columns)
+    if temple_id is not None:
+        query = query.where(TempleImage.temple_id == temple_id)
     found: dict[str, dict[TempleSplit, dict[str, int]]] = {}
     for temple, split, category, count in transact(engine, lambda c: c.execute(query).all(), writes=False):
         found.setdefault(temple, {}).setdefault(TempleSplit(split), {})[category] = count

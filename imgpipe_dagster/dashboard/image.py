@@ -41,7 +41,9 @@ def show(who: Person) -> None:
         return
     _answer(found)
     _picture(found)
-    quality, history, report, files = st.tabs(["Quality", "History", "Report", "Files"])
+    classes, quality, history, report, files = st.tabs(["Classifications", "Quality", "History", "Report", "Files"])
+    with classes:
+        _classifications(found)
     with quality:
         show_quality(found)
     with history:
@@ -93,7 +95,7 @@ def _picture(found: ImageDetails) -> None:
         return
     if objects:
         with st.expander(counted(len(objects), "object")):
-            _objects(objects)
+            _objects(objects, numbers(found))
 
 
 def chosen_objects(objects: Sequence[Mapping[Any, Any]]) -> list[Mapping[Any, Any]]:
@@ -113,9 +115,33 @@ def _described(objects: Sequence[Mapping[Any, Any]]) -> str:
     return "The picture with boxes: " + (", ".join(f"{n} {name}" for name, n in counts.items()) or "none")
 
 
-def _objects(objects: Sequence[Mapping[Any, Any]]) -> None:
-    columns = ["class_name", "confidence", "x1", "y1", "x2", "y2"]
-    st.dataframe(pd.DataFrame([dict(item) for item in objects], columns=columns).round(3), hide_index=True)
+def numbers(found: ImageDetails) -> dict[str, int]:
+    """The number of each object by its id: 1 is the most confident one."""
+    return {item["detection_id"]: number for number, item in enumerate(found.objects, 1)}
+
+
+def _objects(objects: Sequence[Mapping[Any, Any]], numbered: Mapping[str, int]) -> None:
+    columns = ["object", "class_name", "confidence", "x1", "y1", "x2", "y2"]
+    rows = [{"object": numbered[item["detection_id"]], **item} for item in objects]
+    st.dataframe(pd.DataFrame(rows, columns=columns).round(3), hide_index=True)
+
+
+def _classifications(found: ImageDetails) -> None:
+    if not found.classifications:
+        st.write("It has not been classified.")
+        return
+    numbered = numbers(found)
+    rows = [
+        {
+            "what": "object " + str(numbered.get(row["detection_id"], "")) if row["detection_id"] else "the picture",
+            "by": row["classifier"],
+            "class": row["class_name"],
+            "confidence": row["confidence_score"],
+            "anomaly": {True: "yes", False: "no"}.get(row["anomaly"], ""),
+        }
+        for row in found.classifications
+    ]
+    st.dataframe(pd.DataFrame(rows).round(3), hide_index=True)
 
 
 def _history(image_id: int) -> None:

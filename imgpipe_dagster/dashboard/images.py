@@ -7,10 +7,11 @@ from typing import Any
 import streamlit as st
 
 from imgpipe_dagster.api.gate import Scope
-from imgpipe_dagster.catalogue.browse import ImageFilter, Position, list_images
+from imgpipe_dagster.catalogue.browse import ImageFilter, list_images
 from imgpipe_dagster.catalogue.history import original_keys
 from imgpipe_dagster.catalogue.tables import ImageStatus
 from imgpipe_dagster.dashboard.links import image_link
+from imgpipe_dagster.dashboard.paging import pager, trail
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import small_pictures
 from imgpipe_dagster.dashboard.services import engine, store
@@ -20,7 +21,7 @@ from imgpipe_dagster.reasons import Reason
 PER_PAGE = 24
 COLUMNS = 4
 ANY = "any"
-_TRAIL = "images_trail"  # where the pages before this one began, and for which filter
+_TRAIL = "images_trail"
 _EVERYTHING = (0.0, 1.0)
 
 
@@ -31,13 +32,13 @@ def show(who: Person) -> None:
         return
     which, newest_first = _filter()
     question = repr((which, newest_first))
-    trail: list[Position | None] = _trail(question)
-    page = list_images(engine(), which, after=trail[-1], at_most=PER_PAGE, newest_first=newest_first)
+    way = trail(_TRAIL, question)
+    page = list_images(engine(), which, after=way[-1], at_most=PER_PAGE, newest_first=newest_first)
     if page.images:
         _grid(page.images)
     elif page.next is not None:
         st.info("None of the images of this page fit all conditions. There are more: go to the next page.")
-    elif len(trail) > 1:
+    elif len(way) > 1:
         st.info("There are no more images.")
     elif which == ImageFilter():
         st.info(
@@ -47,7 +48,7 @@ def show(who: Person) -> None:
         )
     else:
         st.info("No image fits all of these conditions. Take some of them away.", icon=":material/filter_alt_off:")
-    _pager(question, trail, page.next)
+    pager(_TRAIL, question, way, page.next)
 
 
 def _filter() -> tuple[ImageFilter, bool]:
@@ -84,22 +85,6 @@ def _times(days: Any) -> tuple[dt.datetime | None, dt.datetime | None]:  # noqa:
         return None, None
     begin = dt.datetime.combine(chosen[0], dt.time())
     return begin, dt.datetime.combine(chosen[-1], dt.time()) + dt.timedelta(days=1)
-
-
-def _trail(question: str) -> list[Position | None]:
-    """Where this page begins, and those before it; another filter begins anew."""
-    kept = st.session_state.get(_TRAIL)
-    return kept[1] if kept and kept[0] == question else [None]
-
-
-def _pager(question: str, trail: list[Position | None], after: Position | None) -> None:
-    def go(new: list[Position | None]) -> None:
-        st.session_state[_TRAIL] = (question, new)
-
-    with st.container(horizontal=True, horizontal_alignment="center", vertical_alignment="center"):
-        st.button("Previous", icon=":material/chevron_left:", disabled=len(trail) == 1, on_click=go, args=(trail[:-1],))
-        st.write(f"Page {len(trail)}")
-        st.button("Next", icon=":material/chevron_right:", disabled=after is None, on_click=go, args=([*trail, after],))
 
 
 def _grid(rows: tuple[Mapping[Any, Any], ...]) -> None:

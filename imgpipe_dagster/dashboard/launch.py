@@ -18,7 +18,7 @@ _DISCOVERY = ".well-known/openid-configuration"
 # read on dark and hold white letters as well: there are no filled buttons.
 _THEME = {
     "theme.light.primaryColor": "#1A5FB4",
-    "theme.light.textColor": "#1B1D24",
+    "theme.light.textColor": "#111319",
     "theme.dark.primaryColor": "#62A0EA",
     "theme.headingFontSizes": json.dumps(["2.25rem", "1.5rem", "1.25rem"]),
 }

@@ -124,7 +124,7 @@ def _charts(counts: AnswerCounts, length: dt.timedelta, interval: Interval, unit
     frame = bars(counts, length, unit, dt.datetime.now(dt.UTC).replace(tzinfo=None))
     st.bar_chart(frame, color=_COLOURS, x_label="UTC", y_label="images", height=260)
     st.caption(f"{counts.answers:,} images had their first answer, {sum(counts.rejected.values()):,} were rejected.")
-    left, right = st.columns(2)
+    left, right = st.columns([2, 1])  # what to do is a sentence
     with left:
         st.header("Rejected, by reason")
         if counts.by_reason:

@@ -3,13 +3,15 @@
 import streamlit as st
 from sqlalchemy.engine import Engine
 
-from imgpipe_dagster.catalogue.engine import connect
+from imgpipe_dagster.catalogue.engine import connect, patient
 from imgpipe_dagster.catalogue.schema import require_current
 from imgpipe_dagster.configured import validation_limits
 from imgpipe_dagster.imaging.validate import Validator
 from imgpipe_dagster.settings import Settings
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.store.opening import open_store_at
+
+_WAIT_S = 5.0  # somebody who looks at a page is told that the catalogue is away rather than kept waiting
 
 
 @st.cache_resource(show_spinner=False)
@@ -27,7 +29,7 @@ def engine() -> Engine:
     """
     opened = connect(settings().catalogue_url)
     require_current(opened)
-    return opened
+    return patient(opened, _WAIT_S)
 
 
 @st.cache_resource(show_spinner=False)

@@ -7,28 +7,44 @@ import pandas as pd
 import streamlit as st
 
 from imgpipe_dagster.api.gate import Scope
-from imgpipe_dagster.catalogue.jobs import JobKind, create_training_job, open_jobs
-from imgpipe_dagster.catalogue.tables import TempleImageOrigin, TempleSplit
+from imgpipe_dagster.catalogue.jobs import Job, create_training_job, last_training
+from imgpipe_dagster.catalogue.tables import ImageStatus, TempleImageOrigin, TempleSplit
 from imgpipe_dagster.catalogue.temple_images import (
     TempleNameError,
     TemplePicture,
     check_category,
     correct_label,
     count_pictures,
+    list_pictures,
     pictures_of,
     temple_ids,
 )
 from imgpipe_dagster.catalogue.temple_models import Version, champion, versions
+from imgpipe_dagster.dashboard.paging import pager, trail
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import small_pictures
 from imgpipe_dagster.dashboard.services import engine, store, validator
+from imgpipe_dagster.dashboard.telling import told
 from imgpipe_dagster.dashboard.words import counted, plain, utc
+from imgpipe_dagster.models.temple_training import Stage
 from imgpipe_dagster.temples.pictures import AddReport, LabelledFile, add_files
 from imgpipe_dagster.temples.registry import doubt_about_version
 
 NO_CATEGORY = "no category"
+ANY_CATEGORY = "every category"
+PER_PAGE = 12
 _COLUMNS = 4
+_TRAIL = "temple_trail"
 _CURVES = {"accuracy": "training", "val_accuracy": "validation"}
+_LOOK_EVERY_S = 5
+_STAGES = {
+    Stage.TRAINING_DATA: "the training pictures are read",
+    Stage.TESTING_DATA: "the test pictures are read",
+    Stage.ARCHITECTURE: "the layers are laid",
+    Stage.TRAINED: "it is trained",
+    Stage.TESTED: "it is tested",
+    Stage.SAVED: "it is saved",
+}
 
 
 def show(who: Person) -> None:
@@ -59,7 +75,7 @@ def show(who: Person) -> None:
             st.warning(plain(doubt, 500), icon=":material/help:")
     _versions(made, who)
     _training(temple_id, who)
-    _pictures(temple_id)
+    _pictures(temple_id, who)
     _add(temple_id, who)
 
 
@@ -76,12 +92,12 @@ def _versions(made: Sequence[Version], who: Person) -> None:
             "origin": str(version.origin),
             "pictures": version.train_images,
             "test pictures": version.test_images,
-            **{name.replace("_", " "): version.metrics.get(name) for name in figures},
+            **{name.replace("_", " "): _percent(version.metrics.get(name)) for name in figures},
             "verdict": version.verdict,
         }
         for version in made
     ]
-    st.dataframe(pd.DataFrame(rows).round(3), hide_index=True)
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
     by_number = {version.number: version for version in made}
     number = st.selectbox("Version", sorted(by_number, reverse=True), key="temple_version")
     version = by_number[number]
@@ -91,6 +107,10 @@ def _versions(made: Sequence[Version], who: Person) -> None:
     with right:
         _confusion(version)
     _mistakes(version.metrics.get("mistakes") or [], who)
+
+
+def _percent(part: float | None) -> str:
+    return "" if part is None else f"{part:.1%}"
 
 
 def _curve(curve: dict[str, list[float | None]] | None) -> None:
@@ -123,22 +143,38 @@ def _mistakes(mistakes: list[dict[str, Any]], who: Person) -> None:
         st.write("There are none.")
         return
     found = {picture.id: picture for picture in pictures_of(engine(), [mistake["id"] for mistake in mistakes])}
-    _labels(
-        [found[mistake["id"]] for mistake in mistakes if mistake["id"] in found],
-        {m["id"]: f"model: {m['image_class']} {m['class_confidence']:.2f}" for m in mistakes},
-        "mistake",
-        who,
-    )
+    said: dict[int, str] = {}
+    for mistake in mistakes:
+        words = f"model: {mistake['image_class']} {mistake['class_confidence']:.2f}"
+        picture = found.get(mistake["id"])
+        if picture is not None and picture.category != mistake["category"]:
+            words += f"; people had said {mistake['category']}"
+        said[mistake["id"]] = words
+    _labels([found[number] for number in said if number in found], said, "mistake", who)
 
 
-def _pictures(temple_id: str) -> None:
+def _pictures(temple_id: str, who: Person) -> None:
     st.header("Labelled pictures")
-    counts = count_pictures(engine()).get(temple_id, {})
+    counts = count_pictures(engine(), temple_id).get(temple_id)
+    if counts is None:
+        st.write("It has none yet: add some below.")
+        return
     frame = pd.DataFrame({str(split): pd.Series(of_split) for split, of_split in counts.items()}).fillna(0).astype(int)
     st.dataframe(frame.rename_axis("category").reset_index(), hide_index=True)
+    with st.expander("Look through them and correct labels", icon=":material/photo_library:"):
+        left, right = st.columns(2)
+        split = TempleSplit(left.selectbox("Which", [s for s in TempleSplit if s in counts], key="temple_split"))
+        category = right.selectbox("Category", [ANY_CATEGORY, *counts[split]], key="temple_category")
+        question = repr((temple_id, split, category))
+        way = trail(_TRAIL, question)
+        only = None if category == ANY_CATEGORY else str(category)
+        page = list_pictures(engine(), temple_id, split, category=only, before=way[-1], at_most=PER_PAGE + 1)
+        shown = page[:PER_PAGE]
+        _labels(shown, {}, "picture", who)
+        pager(_TRAIL, question, way, shown[-1].id if len(page) > PER_PAGE else None)
 
 
-def _labels(pictures: Sequence[TemplePicture], told: dict[int, str], key: str, who: Person) -> None:
+def _labels(pictures: Sequence[TemplePicture], said: dict[int, str], key: str, who: Person) -> None:
     """Pictures with their labels, which can be corrected."""
     small = small_pictures(store(), [picture.object_key for picture in pictures])
     for start in range(0, len(pictures), _COLUMNS):
@@ -148,7 +184,8 @@ def _labels(pictures: Sequence[TemplePicture], told: dict[int, str], key: str, w
                     st.image(small[picture.object_key], alt=f"Labelled {picture.category}", width="stretch")
                 else:
                     st.write(":material/hide_image: no longer in the store")
-                st.caption(plain(told.get(picture.id, "")))
+                if picture.id in said:
+                    st.caption(plain(said[picture.id]))
                 _correct(picture, f"{key}_{picture.id}", who)
 
 
@@ -162,21 +199,52 @@ def _correct(picture: TemplePicture, key: str, who: Person) -> None:
         except TempleNameError as error:
             st.error(str(error))
             return
-        st.success("Corrected: the next training uses it.")
+        if picture.split is TempleSplit.TRAIN:
+            st.success("Corrected: the next training uses it.")
+        else:
+            st.success(
+                "Corrected. No model is trained on a test picture; the next one and the one that serves are measured "
+                "by it."
+            )
 
 
 def _training(temple_id: str, who: Person) -> None:
     st.header("Training")
-    mine = [job for job in open_jobs(engine(), JobKind.TRAIN) if job.parameters.get("temple_id") == temple_id]
-    if mine:
-        for job in mine:
-            st.info(f"A training is {job.status}: {plain(job.parameters.get('stage') or 'it has not begun')}.")
-        st.button("Look again", icon=":material/refresh:")
+    job = last_training(engine(), temple_id)
+    if job is not None and job.is_open:
+        _watch(temple_id)
         return
-    st.write("A training begins within seconds where Dagster's daemon runs.")
+    if job is not None:
+        _outcome(job)
+    st.write("A training begins within seconds where Dagster's daemon runs. Its model serves if it is no worse.")
     if st.button("Ask for a training", icon=":material/model_training:") and require(Scope.TRAIN, who):
-        create_training_job(engine(), temple_id, forceful=False, by=who.name)
+        create_training_job(engine(), temple_id, forceful=True, by=who.name)
         st.rerun()
+
+
+@st.fragment(run_every=_LOOK_EVERY_S)
+def _watch(temple_id: str) -> None:
+    """How far the training is, looked at again by itself until it is over: the page is then made anew."""
+    with told():
+        job = last_training(engine(), temple_id)
+        if job is None or not job.is_open:
+            st.rerun()
+        asked = f"asked for {utc(job.created_at)}"
+        if job.started_at is None:
+            st.progress(0.0, text=f"A training was {asked} and has not begun.")
+            return
+        done = [Stage(stage) for stage in job.parameters.get("stages", ()) if stage in list(Stage)]
+        last = _STAGES[done[-1]] if done else "it has begun"
+        st.progress(len(done) / len(Stage), text=f"A training, {asked}: {last}.")
+
+
+def _outcome(job: Job) -> None:
+    """What came of the training that was asked for last."""
+    if job.status is ImageStatus.FAILED:
+        why = plain(job.error or "nobody knows why", 500)
+        st.error(f"The training asked for {utc(job.created_at)} made no model: {why}", icon=":material/error:")
+    else:
+        st.write(f"The training asked for {utc(job.created_at)} is done since {utc(job.completed_at)}.")
 
 
 def _add(temple_id: str | None, who: Person) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import sqlite3
@@ -15,15 +14,9 @@ import urllib.request
 
 import psutil
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.native
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 
 
 def free_ports(count):
@@ -152,26 +145,22 @@ def test_detections_of_many_partitions_are_backfilled_as_from_the_ui(ui):
     assert after == before
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
-def test_the_pages_show_the_graph_the_partitions_and_the_pictures(ui):
+def test_the_pages_show_the_graph_the_partitions_and_the_pictures(ui, browser):
     key = ui.partitions_done()[0]
-    expect.set_options(timeout=60_000)  # a busy machine draws the graph slowly
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.goto(f"{ui.url}/asset-groups")
-        expect(page.get_by_text("analysis").first).to_be_visible()
-        expect(page.get_by_text("ingest").first).to_be_visible()
-        page.goto(f"{ui.url}/assets/detections?view=partitions&partition={key}")
-        expect(page.get_by_text("objects_by_class").first).to_be_visible()
-        page.get_by_text("Show Markdown").first.click()
-        picture = page.locator("img[alt='Annotated images']")
-        expect(picture).to_be_visible()
-        assert picture.evaluate("image => image.naturalWidth") > 200
-        page.goto(f"{ui.url}/assets/image_predictions")
-        expect(page.get_by_text("Freshness policy").first).to_be_visible()
-        browser.close()
+    page = browser.new_page(viewport={"width": 1500, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.goto(f"{ui.url}/asset-groups")
+    expect(page.get_by_text("analysis").first).to_be_visible()
+    expect(page.get_by_text("ingest").first).to_be_visible()
+    page.goto(f"{ui.url}/assets/detections?view=partitions&partition={key}")
+    expect(page.get_by_text("objects_by_class").first).to_be_visible()
+    page.get_by_text("Show Markdown").first.click()
+    picture = page.locator("img[alt='Annotated images']")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 200
+    page.goto(f"{ui.url}/assets/image_predictions")
+    expect(page.get_by_text("Freshness policy").first).to_be_visible()
+    page.close()
 
 
 def test_three_addresses_are_printed_and_answer(ui):

@@ -7,7 +7,6 @@ import asyncio
 import datetime as dt
 import email
 import email.policy
-import fcntl
 import json
 import os
 import shutil
@@ -531,23 +530,6 @@ def cdn():
 def scenes() -> list[bytes]:
     """Small JPEGs of shelves in which the demo weights find something, each different."""
     return [cv2.imencode(".jpg", render_scene(seed, 640, 480).image)[1].tobytes() for seed in range(4)]
-
-
-@pytest.fixture(scope="session")
-def exported_models(tmp_path_factory) -> Path:
-    """The demo weights, exported and compiled once for all installations, whichever test process has them."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
-    folder.mkdir(exist_ok=True)
-    export = (
-        "import sys; from pathlib import Path; from imgpipe_dagster.settings import DEMO_WEIGHTS\n"
-        "from imgpipe_dagster.models.detector import DetectorOptions, load_detector\n"
-        "load_detector(str(DEMO_WEIGHTS), DetectorOptions(), cache_dir=Path(sys.argv[1])).close()"
-    )
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run([sys.executable, "-c", export, str(folder)], check=True, capture_output=True, timeout=280)
-    return folder
 
 
 @pytest.fixture

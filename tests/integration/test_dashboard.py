@@ -1,48 +1,45 @@
 """The dashboard's pages without a browser: what they say, whatever the catalogue and the store hold."""
 
+import contextlib
 import datetime as dt
 import re
 import shutil
+import sqlite3
 
-import cv2
 import pytest
 import sqlalchemy as sa
 import streamlit as st
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from streamlit.testing.v1 import AppTest
 
 from imgpipe_dagster.alerts.freshness import Freshness
 from imgpipe_dagster.catalogue import schema
-from imgpipe_dagster.catalogue.engine import connect
+from imgpipe_dagster.catalogue.engine import connect, transact
+from imgpipe_dagster.catalogue.jobs import end_training, following_training
 from imgpipe_dagster.catalogue.pulse import Pulse
 from imgpipe_dagster.catalogue.qc import ReviewLimits, approve
 from imgpipe_dagster.catalogue.tables import (
-    Detection,
-    EnhancedImage,
+    Alert,
     EnhancementConfigRow,
+    FeedFreshness,
     ImageBatch,
-    ImageMetric,
-    ImagePrediction,
-    MetadataReport,
     ProcessingJob,
     ProductImage,
-    PublishedEnhancement,
     QcReviewLog,
-    RawImage,
     Sku,
     TempleChampion,
     TempleImage,
-    TempleModelVersion,
-    ValidatedImage,
 )
+from imgpipe_dagster.dashboard import services
 from imgpipe_dagster.dashboard.launch import has_login, streamlit_command, written_secrets
 from imgpipe_dagster.dashboard.overview import freshness
 from imgpipe_dagster.dashboard.people import logged_in
 from imgpipe_dagster.dashboard.words import age, plain
+from imgpipe_dagster.models.temple_training import Stage
 from imgpipe_dagster.settings import Settings
 from imgpipe_dagster.store.local import LocalStore
 
-HOSTILE = '<img src=x onerror="alert(1)"> ![x](https://evil.example/x.png) [a](javascript:alert(1)) $x$ :red[a]'
 PAGE = """
 from imgpipe_dagster.dashboard import {name}
 from imgpipe_dagster.dashboard.telling import told
@@ -66,12 +63,30 @@ def show(name, *, who="ann", scopes=("read", "write", "review", "train"), **quer
     return page.run()
 
 
+@contextlib.contextmanager
+def changing(home):
+    """A connection to the catalogue of an installation, for what others do to it."""
+    engine = connect(make_url(f"sqlite:///{home}/catalogue.db"))
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
 def words(page):
     """All that the page says."""
-    kinds = ("title", "subheader", "markdown", "caption", "text", "info", "warning", "error", "metric", "button")
+    kinds = ("title", "header", "markdown", "caption", "text", "info", "warning", "error", "metric", "button")
     return "\n".join(
         f"{getattr(e, 'label', '')} {getattr(e, 'body', '')} {e.value}" for kind in kinds for e in getattr(page, kind)
     )
+
+
+def markup(page):
+    """What a browser would take for more than text, where texts are read as Markdown."""
+    assert not any(e.proto.allow_html for e in page.markdown)
+    said = words(page)
+    for text in page.text:  # shown as it is
+        said = said.replace(text.value, "")
+    return re.search(r"(?<!\\)(<img|!\[|\]\(|:red|\$)", said)
 
 
 def sound(page):
@@ -91,12 +106,12 @@ def empty_home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def full_home(tmp_path_factory, empty_home, photo):
+def full_home(tmp_path_factory, empty_home, fill_catalogue, photo):
     """An installation with thirty images, to be copied."""
     folder = tmp_path_factory.mktemp("full") / "home"
     shutil.copytree(empty_home, folder)
     engine = connect(make_url(f"sqlite:///{folder}/catalogue.db"))
-    fill(engine, LocalStore(folder / "store"), cv2.imencode(".jpg", photo)[1].tobytes())
+    fill_catalogue(engine, LocalStore(folder / "store"), lambda _kind, _number: photo)
     engine.dispose()
     return folder
 
@@ -127,86 +142,6 @@ def forget():
     st.cache_data.clear()
 
 
-def fill(engine, store, jpeg):
-    """Images with two boxes each; of the first, all names are hostile, and the file of the second is gone."""
-    now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
-    number = {"class_id": 0, "x1": 1, "y1": 2, "x2": 30, "y2": 40, "model_version": "m"}
-    with engine.begin() as connection:
-        connection.execute(sa.insert(ImageBatch), [{"batch_key": "b", "image_count": 30, "state": "analysed"}])
-        for n in range(1, 31):
-            key = f"images/{n}.jpg"
-            if n != 2:
-                store.put(key, jpeg)
-            name = HOSTILE if n == 1 else f"SKU-{n}"
-            of_batch = {"image_id": n, "batch_key": "b"}
-            rows = {
-                ProductImage: {
-                    "id": n,
-                    "batch_key": "b",
-                    "status": "completed",
-                    "sku_id": name[:100],
-                    "temple_id": name[:100],
-                    "image_url": name,
-                },
-                RawImage: {**of_batch, "object_key": key, "fetch_attempts": 1, "fetch_seconds": 0.1, "byte_size": 9},
-                ValidatedImage: {**of_batch, "object_key": key, "image_format": "jpeg", "width": 96, "height": 64},
-                ImagePrediction: {
-                    **of_batch,
-                    "status": "predicted",
-                    "object_count": 2,
-                    "top_class": name[:100],
-                    "top_confidence": 0.9,
-                    "created_at": now,
-                },
-                MetadataReport: {**of_batch, "object_key": f"metadata/{n}.json", "sha256": "0" * 64, "byte_size": 2},
-            }
-            for table, row in rows.items():
-                connection.execute(sa.insert(table).values(row))
-            for box, (class_name, confidence) in enumerate([(name[:100], 0.9), ("can", 0.4)]):
-                own = {"detection_id": f"b:{n}:{box}", "class_name": class_name, "confidence": confidence}
-                connection.execute(sa.insert(Detection).values({**number, **of_batch, **own, "class_id": box}))
-            if n > 20:
-                enhance(connection, store, n, jpeg)
-        make_temple(connection, store, jpeg)
-    store.put("metadata/1.json", b'{"name": "<b>"}')
-
-
-def make_temple(connection, store, jpeg):
-    """A temple with a model, and a test picture that it gets wrong."""
-    store.put("training/lakeside/test/left/a.jpg", jpeg)
-    picture = {"id": 1, "temple_id": "lakeside", "split": "test", "category": "left", "sha256": "1" * 64}
-    more = {"object_key": "training/lakeside/test/left/a.jpg", "byte_size": 9, "origin": "import"}
-    connection.execute(sa.insert(TempleImage).values({**picture, **more}))
-    mistake = {"id": 1, "category": "left", "image_class": "right", "class_confidence": 0.91}
-    metrics = {"accuracy": 0.9, "confusion": [[3, 1, 0], [0, 4, 0]], "mistakes": [mistake]}
-    metrics["curve"] = {"accuracy": [0.5, 0.9], "val_accuracy": [0.4, 0.8]}
-    version = {"temple_id": "lakeside", "version": "v1", "number": 1, "origin": "trained", "files": {}}
-    counts = {"input_height": 32, "input_width": 40, "train_images": 8, "test_images": 8, "trained_seconds": 1}
-    told = {"labels": ["left", "right"], "metrics": metrics, "verdict": "the first model"}
-    connection.execute(sa.insert(TempleModelVersion).values({**version, **counts, **told}))
-    crown = {"temple_id": "lakeside", "version": "v1", "promoted_by": "ann", "why": "the first model"}
-    connection.execute(sa.insert(TempleChampion).values(crown))
-
-
-def enhance(connection, store, n, jpeg):
-    """An enhanced picture that waits for its review."""
-    of_batch, sha256 = {"image_id": n, "batch_key": "b"}, f"{n:064}"
-    store.put(f"enhanced/{n}/a.jpg", jpeg)
-    waits = {"qc_status": "needs_review", "qc_priority": n / 100, "enhanced_sha256": sha256}
-    connection.execute(sa.update(ProductImage).where(ProductImage.id == n).values(waits))
-    made = {"object_key": f"enhanced/{n}/a.jpg", "sha256": sha256, "width": 96, "height": 64, "image_format": "jpg"}
-    rules = {"profile": "amazon_main", "failed_rules": [{"rule": "min_fill", "value": 0.2}]}
-    steps = [{"step": "light", "why": "exposure 0.14"}]
-    own = {"mode": "auto", "model_version": "m", "steps": steps, "review_reasons": ["low_score"]}
-    connection.execute(sa.insert(EnhancedImage).values({**of_batch, **made, **rules, **own}))
-    verdict = {"qc_status": "needs_review", "qc_priority": 1, "audited": False, "review_reasons": ["low_score"]}
-    connection.execute(sa.insert(PublishedEnhancement).values({**of_batch, **verdict}))
-    for phase, score in (("before", 40), ("after", 70)):
-        size = {"width": 96, "height": 64, "byte_size": 9, "components": {"sharpness": 0.5}, "issues": ["dark"]}
-        connection.execute(sa.insert(ImageMetric).values({**of_batch, "phase": phase, "score": score, **size}))
-    connection.execute(sa.insert(Sku).values({"sku_id": f"SKU-{n}", "value": 9}))
-
-
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
@@ -224,7 +159,10 @@ def test_an_empty_page_says_what_to_do(home, name, advice):
     assert advice in words(sound(show(name)))
 
 
-@pytest.mark.parametrize("name", ["overview", "images", "image", "enhancement", "review", "review_figures"])
+READERS = ["overview", "images", "image", "enhancement", "review", "review_figures", "temples"]
+
+
+@pytest.mark.parametrize("name", READERS)
 def test_a_database_that_is_down_is_one_sentence(home, name, monkeypatch):
     monkeypatch.setenv("IMGPIPE_DATABASE_URL", "mysql+pymysql://imgpipe:secret@127.0.0.1:1/imgpipe")
     forget()
@@ -234,6 +172,32 @@ def test_a_database_that_is_down_is_one_sentence(home, name, monkeypatch):
     assert "Traceback" not in words(page)
 
 
+def test_a_catalogue_that_goes_away_under_an_open_page_is_told_and_comes_back(images):
+    pages = [sound(show(name, id=25)) for name in READERS]
+    (images / "catalogue.db").rename(images / "elsewhere.db")
+    st.cache_data.clear()
+    for page in pages:
+        assert "catalogue" in sound(page.run()).error[0].value
+        assert page.button[-1].label == "Try again"
+    (images / "elsewhere.db").rename(images / "catalogue.db")
+    for page in pages:
+        assert not sound(page.button[-1].click().run()).error
+
+
+def test_a_page_waits_for_a_busy_catalogue_for_seconds_only(images, monkeypatch):
+    monkeypatch.setattr(services, "_WAIT_S", 0.0)
+    forget()
+    tried = []
+
+    def busy(_connection):
+        tried.append(1)
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+
+    with pytest.raises(OperationalError):
+        transact(services.engine(), busy)
+    assert tried == [1]
+
+
 def test_a_catalogue_without_a_schema_says_which_command_helps(home, monkeypatch):
     monkeypatch.setenv("IMGPIPE_DATABASE_URL", f"sqlite:///{home}/other.db")
     forget()
@@ -241,7 +205,7 @@ def test_a_catalogue_without_a_schema_says_which_command_helps(home, monkeypatch
     assert "imgpipe db upgrade" in page.error[0].value
 
 
-@pytest.mark.parametrize("name", ["overview", "image", "enhancement", "review", "review_figures", "try_it"])
+@pytest.mark.parametrize("name", [*READERS, "try_it"])
 def test_who_may_not_read_sees_nothing(images, name):
     page = sound(show(name, scopes=(), id=1))
     assert re.search("may not (read|review)", page.info[0].value)
@@ -254,6 +218,29 @@ def test_the_overview_counts_what_came_out(images):
     page = sound(show("overview"))
     assert "30 images had their first answer, 0 were rejected" in words(page)
     assert any("fresh" in e.value for e in page.markdown)
+
+
+def test_the_overview_leads_to_dagster_and_tells_of_one_source(images, monkeypatch):
+    monkeypatch.setenv("IMGPIPE_DAGSTER_URL", "https://dagster.example/")
+    with changing(images) as connection:
+        connection.execute(sa.update(ProductImage).where(ProductImage.id < 4).values(source="feed"))
+        connection.execute(sa.insert(ProductImage), [{"image_url": "https://cdn.example/waits.jpg"}])
+        feed = {"kind": "source", "feed": "feed", "last_prediction_at": dt.datetime(2026, 1, 1)}  # noqa: DTZ001 - UTC, as the columns are
+        connection.execute(sa.insert(FeedFreshness).values(feed))
+        alert = {"kind": "batch_failed", "subject": "It has failed", "body": "Three times.", "run_id": "run 1"}
+        connection.execute(sa.insert(Alert).values(alert))
+    forget()
+    page = sound(show("overview"))
+    tables = {next(iter(frame.value)): frame.value for frame in page.dataframe}
+    assert list(tables["batch"]["in Dagster"]) == ["https://dagster.example/runs?q[0]=tag%3Adagster%2Fpartition%3Db"]
+    assert list(tables["when"]["in Dagster"]) == ["https://dagster.example/runs/run%201"]
+    assert list(tables["when"]["what"]) == ["It has failed"]
+    assert "Three times." in words(page)
+    assert page.metric[1].value == "1"
+    sound(page.selectbox(key="overview_source").set_value("feed").run())
+    assert "3 images had their first answer" in words(page)
+    sound(page.segmented_control(key="overview_range").set_value("30 days").run())
+    assert "Images per day" in [header.value for header in page.header]
 
 
 def test_pages_of_images_follow_each_other_and_lead_back(images):
@@ -278,6 +265,28 @@ def test_another_filter_begins_at_its_first_page(images):
     assert "No image fits" in page.info[0].value
 
 
+def test_images_are_found_by_what_is_known_of_them(images):
+    with changing(images) as connection:
+        known = {
+            "status": "failed",
+            "reason": "truncated",
+            "temple_id": "hill",
+            "created_at": dt.datetime(2020, 5, 1, 9),  # noqa: DTZ001 - UTC, as the columns are
+        }
+        connection.execute(sa.update(ProductImage).where(ProductImage.id == 9).values(known))
+    filters = {
+        "images_status": (lambda page: page.selectbox(key="images_status"), "failed"),
+        "images_reason": (lambda page: page.selectbox(key="images_reason"), "truncated"),
+        "images_temple": (lambda page: page.text_input(key="images_temple"), "hill"),
+        "images_days": (lambda page: page.date_input(key="images_days"), (dt.date(2020, 5, 1), dt.date(2020, 5, 1))),
+    }
+    for name, (widget, value) in filters.items():
+        page = sound(show("images"))
+        sound(widget(page).set_value(value).run())
+        assert [found.value.count("SKU") for found in page.caption] == [1], name
+        assert "SKU\\-9" in page.caption[0].value
+
+
 def test_images_are_found_by_the_confidence_of_a_class(images):
     page = sound(show("images"))
     page.text_input(key="images_class").set_value("can")
@@ -287,14 +296,33 @@ def test_images_are_found_by_the_confidence_of_a_class(images):
     assert not page.info
 
 
-def test_text_of_unknown_origin_is_never_markup(images):
+def test_text_of_unknown_origin_is_markup_on_no_page(images, hostile):
+    with changing(images) as connection:
+        mine, short = ProductImage.id == 30, hostile[:100]
+        connection.execute(
+            sa.update(ProductImage).where(mine).values(sku_id=short, product_group_id=short, reason=short)
+        )
+        connection.execute(sa.insert(Sku).values(sku_id=short))
+        connection.execute(sa.update(ImageBatch).values(reason=short))
+        connection.execute(sa.update(TempleImage).values(category=short))
+        connection.execute(sa.update(TempleChampion).values(why=hostile, version="1"))
+        connection.execute(sa.insert(Alert).values(kind="batch_failed", subject=hostile, body=hostile))
+        job = {"job_id": "1", "kind": "train", "status": "failed", "error": hostile}
+        connection.execute(sa.insert(ProcessingJob).values({**job, "parameters": {"temple_id": "lakeside"}}))
+    for name in READERS:
+        page = sound(show(name, who=hostile[:100], id=30))
+        if name != "review_figures":  # which says nobody's text but in tables
+            assert "onerror" in words(page) + str([frame.value.to_dict() for frame in page.dataframe])
+        assert markup(page) is None, name
+
+
+def test_names_of_files_are_never_markup(images):
     grid = sound(show("images"))
     grid = sound(grid.button[1].click().run())
     one = sound(show("image", id=1))
     for page in (grid, one):
         assert "onerror" in words(page)
-        assert re.search(r"(?<!\\)(<img|!\[|\]\(|:red|\$)", words(page)) is None
-        assert not any(e.proto.allow_html for e in page.markdown)
+        assert markup(page) is None
 
 
 def test_a_file_that_vanished_from_the_store_is_told(images):
@@ -311,13 +339,31 @@ def test_boxes_are_switched_by_class_and_confidence(images):
     assert page.expander[0].label == "2 objects"
     sound(page.slider(key="image_confidence").set_value((0.5, 1.0)).run())
     assert page.expander[0].label == "1 object"
+    assert list(page.dataframe[0].value["class_name"]) == ["SKU-5"]
     sound(page.slider(key="image_confidence").set_value((0.0, 0.3)).run())
     assert not page.expander
+
+
+def test_boxes_of_a_class_are_switched_off(images):
+    page = sound(show("image", id=5))
+    sound(page.get("button_group")[0].set_value(["can"]).run())
+    assert list(page.dataframe[0].value["class_name"]) == ["can"]
+
+
+def test_an_image_tells_what_classifiers_called_it_and_its_objects(images):
+    [frame] = [frame.value for frame in sound(show("image", id=5)).dataframe if "by" in frame.value]
+    assert list(frame["what"]) == ["object 2", "the picture"]
+    assert set(frame["class"]) == {"opened"}
 
 
 def press(page, key):
     """Press a key of the review page."""
     return sound(page.button(key=f"review_key_{key}").click().run())
+
+
+def progress(page):
+    """What the bars of progress say."""
+    return " ".join(bar.proto.text for bar in page.get("progress"))
 
 
 def looked_at(page):
@@ -343,10 +389,10 @@ def claims(home):
     return set(rows(home, sa.select(ProductImage.id, ProductImage.qc_claimed_by).where(claimed)))
 
 
-def test_pictures_are_approved_rejected_and_passed_over_by_their_keys(images):
+def test_pictures_are_approved_rejected_and_passed_over_by_their_keys(images, hostile):
     page = sound(show("review"))
     assert looked_at(page) == 30
-    page.text_input(key="review_notes").set_value(HOSTILE)
+    page.text_input(key="review_notes").set_value(hostile)
     press(page, "A")
     assert looked_at(page) == 29
     assert page.text_input(key="review_notes").value == ""
@@ -356,7 +402,7 @@ def test_pictures_are_approved_rejected_and_passed_over_by_their_keys(images):
     assert looked_at(page) == 28
     press(page, "N")
     assert looked_at(page) == 27
-    assert logs(images) == [(30, "ann", "approved", None, HOSTILE), (29, "ann", "pending", "too_dark", None)]
+    assert logs(images) == [(30, "ann", "approved", None, hostile), (29, "ann", "pending", "too_dark", None)]
     assert "has decided on 2 pictures" in words(page)
     assert claims(images) == {(27, "ann"), (26, "ann")}
 
@@ -464,25 +510,54 @@ def test_a_temple_shows_its_champion_its_versions_and_its_mistakes(images):
     assert "no category" in frames
 
 
-def test_a_wrong_label_is_corrected_once_it_is_another_one(images):
+def test_a_wrong_label_of_a_test_picture_is_corrected_and_is_still_for_no_training(images):
     page = sound(show("temples"))
     sound(page.text_input(key="mistake_1").set_value("right").run())
     sound(page.button(key="mistake_1_save").click().run())
-    assert rows(images, sa.select(TempleImage.category).where(TempleImage.id == 1)) == [("right",)]
+    assert rows(images, sa.select(TempleImage.split, TempleImage.category).where(TempleImage.id == 1)) == [
+        ("test", "right")
+    ]
+    assert [e.value for e in page.success] == [
+        "Corrected. No model is trained on a test picture; the next one and the one that serves are measured by it."
+    ]
+    assert "people had said left" in words(sound(page.run()))
     sound(page.text_input(key="mistake_1").set_value("../x").run())
     sound(page.button(key="mistake_1_save").click().run())
     assert "path" in page.error[0].value
     assert rows(images, sa.select(TempleImage.category).where(TempleImage.id == 1)) == [("right",)]
 
 
-def test_a_training_is_a_job_and_is_asked_for_once(images):
+def test_labels_of_training_pictures_are_looked_through_and_corrected(images):
+    page = sound(show("temples"))
+    sound(page.selectbox(key="temple_category").set_value("left").run())
+    assert [box.key for box in page.text_input if box.label == "People said"][1:3] == ["picture_14", "picture_13"]
+    sound(next(button for button in page.button if button.label == "Next").click().run())
+    sound(page.text_input(key="picture_2").set_value("right").run())
+    sound(page.button(key="picture_2_save").click().run())
+    assert [e.value for e in page.success] == ["Corrected: the next training uses it."]
+    assert rows(images, sa.select(TempleImage.category).where(TempleImage.id == 2)) == [("right",)]
+
+
+def test_a_training_is_a_job_that_is_asked_for_once_and_watched_to_its_end(images):
     page = sound(show("temples"))
     ask = next(button for button in page.button if button.label == "Ask for a training")
     sound(ask.click().run())
     job = ProcessingJob
     assert rows(images, sa.select(job.kind, job.status)) == [("train", "pending")]
-    assert "A training is pending" in words(page)
+    ((job_id, asked),) = rows(images, sa.select(job.job_id, job.parameters))
+    assert asked["forceful"], "there is a model already: without this no other would be trained"
+    assert "has not begun" in progress(page)
     assert "Ask for a training" not in [button.label for button in page.button]
+    engine = connect(make_url(f"sqlite:///{images}/catalogue.db"))
+    with following_training(engine, job_id) as note_stage:
+        note_stage(Stage.TRAINING_DATA)
+        note_stage(Stage.TESTING_DATA)
+        assert "the test pictures are read" in progress(sound(page.run()))
+        end_training(engine, job_id, error="<b>two</b> categories are the least")
+    engine.dispose()
+    sound(page.run())
+    assert "made no model: \\<b\\>two" in page.error[0].value
+    assert "Ask for a training" in [button.label for button in page.button]
 
 
 def test_an_address_on_a_private_network_is_not_fetched(home):

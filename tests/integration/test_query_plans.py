@@ -16,7 +16,8 @@ COUNTS = {
     "status: count_by_status",
     "status: count_batches_by_state",
     "status: review_figures",
-}  # a count of everything reads an index of it
+    "status: temple_ids",
+}  # a count or a list of everything reads an index of it
 FEW = {"sqlite": 10, "mysql": 500}  # of 10,000 images: thousands of SQLite's steps, rows that MariaDB read
 
 

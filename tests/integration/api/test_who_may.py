@@ -6,12 +6,10 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import sqlalchemy as sa
 from fastapi import APIRouter, Request
-from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from pydantic import BaseModel
 
@@ -232,51 +230,6 @@ def test_browsers_of_other_sites_are_told_nothing_unless_their_origin_is_named(m
 
 
 # --- Tokens -----------------------------------------------------------------------------------------------------------
-
-
-class Issuer(ThreadingHTTPServer):
-    """An OpenID Connect issuer: discovery and keys."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), IssuerHandler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.keys = [RSAKey.generate_key(2048, {"kid": "one", "use": "sig"})]
-        self.asked = 0
-
-    def token(self, key=None, header=None, algorithm="RS256", **claims):
-        now = int(time.time())
-        body = {"iss": self.url, "aud": AUDIENCE, "sub": "subject-1", "exp": now + 300, "iat": now, **claims}
-        key = key or self.keys[0]
-        head = {"alg": algorithm, "kid": key.kid, **(header or {})}
-        return jwt.encode(head, {k: v for k, v in body.items() if v is not None}, key, algorithms=[algorithm])
-
-
-class IssuerHandler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.asked += 1
-        documents = {
-            "/.well-known/openid-configuration": {"issuer": self.server.url, "jwks_uri": f"{self.server.url}/keys"},
-            "/keys": {"keys": [key.as_dict(private=False) for key in self.server.keys]},
-        }
-        body = json.dumps(documents[self.path]).encode()
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format, *arguments):
-        """Silence."""
-
-
-@pytest.fixture
-def issuer():
-    with Issuer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
