@@ -8,18 +8,11 @@ take turns; before each turn the rows are put back to wait.
 
 import argparse
 import os
-import shutil
-import socket
 import statistics
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-import pymysql
 import sqlalchemy as sa
+from _mariadb import mariadb
 from sqlalchemy.engine import Engine, make_url
 
 from imgpipe_dagster.catalogue import schema
@@ -30,37 +23,6 @@ from imgpipe_dagster.catalogue.types import utc_now
 from imgpipe_dagster.streams import chunks
 
 GOAL = 2.0
-
-
-@contextmanager
-def mariadb() -> Iterator[str]:
-    """URL of an empty database on a server that lives as long as the block."""
-    with tempfile.TemporaryDirectory(prefix="claims-") as name, socket.socket() as probe:
-        folder = Path(name)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        user = ["--user=root"] if os.geteuid() == 0 else []
-        common = ["--no-defaults", *user, f"--datadir={folder}/data"]
-        subprocess.run(
-            ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-name-resolve"],
-            check=True,
-            capture_output=True,
-        )
-        server = shutil.which("mariadbd") or "mariadbd"
-        options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder}/s.sock", "--skip-name-resolve"]
-        with (folder / "log").open("wb") as log, subprocess.Popen([server, *common, *options], stderr=log) as process:
-            try:
-                for _ in range(600):
-                    try:
-                        with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
-                            connection.cursor().execute("CREATE DATABASE claims CHARACTER SET utf8mb4")
-                        break
-                    except pymysql.err.OperationalError:
-                        time.sleep(0.1)
-                yield f"mysql+pymysql://root@127.0.0.1:{port}/claims"
-            finally:
-                process.terminate()
 
 
 def put_back(engine: Engine) -> None:
@@ -123,7 +85,7 @@ def main() -> None:
     if options.url:
         claims, updates = measure(options.url, options.images, options.rounds)
     else:
-        with mariadb() as url:
+        with mariadb("claims") as url:
             claims, updates = measure(url, options.images, options.rounds)
     ratio = statistics.median(claims) / statistics.median(updates)
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {options.images} rows, median of {options.rounds}\n")

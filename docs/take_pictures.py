@@ -37,7 +37,9 @@ def main() -> None:
         picture_of_the_graph(browser.new_page(viewport={"width": 4600, "height": 1500}))
         picture_of_a_sheet(browser.new_page(viewport={"width": 1400, "height": 760}))
         picture_of_a_model(browser.new_page(viewport={"width": 1400, "height": 900}))
-        pictures_of_the_dashboard(browser.new_page(viewport={"width": 1200, "height": 900}))
+        pictures_of_the_dashboard(
+            browser.new_page(viewport={"width": 1200, "height": 900}), min((home / "images").rglob("shelf_????.jpg"))
+        )
         browser.close()
     shutil.copy(home / "temples.jpg", DOCS / "images" / "temples.jpg")
 
@@ -97,29 +99,66 @@ def picture_of_a_sheet(page: Page) -> None:
 def picture_of_a_model(page: Page) -> None:
     """The learning curve of one temple's model, as the asset's page shows it."""
     page.goto(f"{URL}/assets/temple_models?view=partitions&partition=lakeside", timeout=120_000)
-    page.wait_for_timeout(8_000)
+    page.get_by_role("tab", name="Partitions").wait_for(timeout=120_000)  # the definitions are loaded, and it has some
     row = page.locator("tr", has_text="learning_curve").first
-    row.get_by_text("Show Markdown").click()
+    row.get_by_text("Show Markdown").click(timeout=120_000)
     page.wait_for_timeout(2_000)
+    if page.get_by_text("External Asset").count():
+        raise RuntimeError("Dagster's UI shows the asset without the project's definitions")
     page.screenshot(path=DOCS / "images" / "temple-model.png")
 
 
-def pictures_of_the_dashboard(page: Page) -> None:
-    """The dashboard's pages as a visitor sees them first; an image with many boxes, a picture that was enhanced."""
-    idle = "() => !document.querySelector('[data-testid=stStatusWidget], [data-testid=stSkeleton]')"
+def pictures_of_the_dashboard(page: Page, picture: Path) -> None:
+    """The dashboard's pages as a visitor sees them first; an image with many boxes, a picture that was enhanced.
+
+    Args:
+        page: A page of the browser.
+        picture: What is tried.
+    """
+
+    def show(path: str) -> None:
+        page.goto(f"{DASHBOARD_URL}/{path}", timeout=120_000)
+        settle(page)
+
+    def take(name: str) -> None:
+        page.mouse.move(600, 5)
+        page.wait_for_timeout(1_000)
+        page.screenshot(path=DOCS / "images" / f"dashboard-{name}.jpg", type="jpeg", quality=80)
+
     for name, path in (
         ("overview", ""),
         ("images", "images"),
         ("image", "image?id=3"),
         ("enhancement", "enhancement"),
+        ("temples", "temples"),
         ("review", "review"),
     ):
-        page.goto(f"{DASHBOARD_URL}/{path}", timeout=120_000)
-        page.wait_for_selector("h1")
-        page.wait_for_timeout(3_000)
-        page.wait_for_function(idle)
-        page.wait_for_timeout(5_000)
-        page.screenshot(path=DOCS / "images" / f"dashboard-{name}.jpg", type="jpeg", quality=80)
+        show(path)
+        take(name)
+    for keys in ("a", "2x", "a"):  # decisions, of which the figures tell
+        for key in keys:
+            page.keyboard.press(key)
+            page.wait_for_timeout(500)
+            settle(page)
+    show("review_figures")
+    take("review-figures")
+    show("try")
+    page.locator("input[type=file]").set_input_files(picture)
+    page.get_by_role("heading", name="Enhanced").wait_for(timeout=300_000)
+    settle(page)
+    take("try")
+
+
+def settle(page: Page) -> None:
+    """Wait until the page's script has ended and all that it shows is loaded."""
+    page.wait_for_selector("h1")
+    page.wait_for_function(
+        """() => document.querySelector("[data-testid=stApp]").dataset.testScriptState === "notRunning"
+          && !document.querySelector("[data-testid=stSkeleton], [data-testid=stSpinner]")
+          && [...document.images].every((image) => image.complete)""",
+        timeout=120_000,
+    )
+    page.wait_for_timeout(2_000)  # charts grow into their places
 
 
 if __name__ == "__main__":
