@@ -310,7 +310,7 @@ def calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "batch: get_batch", lambda: batches.get_batch(engine, done)
     yield "batch: note_heartbeat", lambda: batches.note_heartbeat(engine, done)
     yield "batch: images_of_batch", lambda: images.images_of_batch(engine, done)
-    alert = {"kind": "check_failed", "subject": "s", "body": "b", "dedupe_key": "new"}
+    alert: dict[str, Any] = {"kind": "check_failed", "subject": "s", "body": "b", "dedupe_key": "new"}
     yield "batch: write_alert", lambda: transact(engine, lambda connection: write_alert(connection, **alert))
     for table in BATCH_TABLES:
         name = table.__tablename__

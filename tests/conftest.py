@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -310,7 +311,7 @@ class Issuer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.keys = [RSAKey.generate_key(2048, {"kid": "one", "use": "sig"})]
         self.asked = 0
-        self.person: dict[str, object] = {}
+        self.person: dict[str, Any] = {}
         self.logins: dict[str, str] = {}  # the nonce of each code that was not used yet
 
     def token(self, key=None, header=None, algorithm="RS256", **claims):
@@ -344,7 +345,7 @@ class Issuer(ThreadingHTTPServer):
 
 
 class IssuerHandler(BaseHTTPRequestHandler):
-    server: Issuer
+    server: Issuer  # pyright: ignore[reportIncompatibleVariableOverride] - always this one
 
     def do_GET(self):
         self.server.asked += 1

@@ -76,9 +76,8 @@ def transact(
     Raises:
         sqlalchemy.exc.DBAPIError: an error that is not transient, or one that did not pass in time.
     """
-    if retry_for_s is None:
-        retry_for_s = engine.get_execution_options().get(_PATIENCE, RETRY_FOR_S)
-    deadline = time.monotonic() + retry_for_s
+    patience: float = engine.get_execution_options().get(_PATIENCE, RETRY_FOR_S)
+    deadline = time.monotonic() + (patience if retry_for_s is None else retry_for_s)
     pause = 0.05
     while True:
         try:

@@ -363,6 +363,8 @@ class Cdn(ThreadingHTTPServer):
 
 
 class CdnHandler(BaseHTTPRequestHandler):
+    server: Cdn  # pyright: ignore[reportIncompatibleVariableOverride] - always this one
+
     def do_GET(self):
         status, headers, body = self.server.answer(self.path.lstrip("/").partition("?")[0])
         self.send_response(status)

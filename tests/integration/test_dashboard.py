@@ -346,7 +346,7 @@ def test_boxes_are_switched_by_class_and_confidence(images):
 
 def test_boxes_of_a_class_are_switched_off(images):
     page = sound(show("image", id=5))
-    sound(page.get("button_group")[0].set_value(["can"]).run())
+    sound(page.button_group(key="image_classes").set_value(["can"]).run())
     assert list(page.dataframe[0].value["class_name"]) == ["can"]
 
 
@@ -610,6 +610,7 @@ def test_the_login_reads_its_secrets_from_a_private_file_that_is_gone_afterwards
     settings = Settings(**OIDC)
     assert has_login(settings)
     with written_secrets(settings, 8501) as file:
+        assert file is not None
         assert file.parent.stat().st_mode & 0o077 == 0
         found = tomllib.loads(file.read_text())["auth"]
         command = streamlit_command(settings, host="127.0.0.1", port=8501, secrets_file=file)

@@ -25,6 +25,8 @@ FEW = {"sqlite": 10, "mysql": 500}  # of 10,000 images: thousands of SQLite's st
 def query_plans():
     """The benchmark, which does the same with a thousand times the rows."""
     spec = importlib.util.spec_from_file_location("query_plans", BENCHMARK)
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module

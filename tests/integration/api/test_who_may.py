@@ -330,7 +330,7 @@ def test_what_a_token_allows(claims, scopes):
 
 def test_an_issuer_without_an_audience_is_no_setting():
     with pytest.raises(ValueError, match="oidc_audience"):
-        Settings(_env_file=None, oidc_issuer="https://accounts.google.com")
+        Settings(oidc_issuer="https://accounts.google.com")
 
 
 # --- How often --------------------------------------------------------------------------------------------------------
