@@ -21,14 +21,17 @@ from imgpipe_dagster.catalogue.retention import (
     old_batches,
     remove_empty_batches,
     remove_old_alerts,
+    remove_old_jobs,
+    remove_old_requests,
     remove_superseded,
     thinned_batches,
 )
 from imgpipe_dagster.instance import FINISHED_RUNS
+from imgpipe_dagster.models.cache import tidy
 from imgpipe_dagster.partitions import PARTITION_TAG, image_batches
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.store.keys import prefixes_of_image
-from imgpipe_dagster.store.sweeping import KeySet, missing, orphans
+from imgpipe_dagster.store.sweeping import KeySet, missing, old_results, orphans
 
 ORPHAN_AGE = dt.timedelta(days=3)
 """A younger object may belong to a run that has not written its rows yet; no run may take so long."""
@@ -44,21 +47,16 @@ class Age:
     """How old what is to go.
 
     Attributes:
-        days: Rows, partitions, event logs and alerts; more than 0.
-        address_days: IP addresses of requests.
+        days: Rows, partitions, event logs, alerts, requests, jobs, results; more than 0, or None to keep them all.
+        address_days: IP addresses of requests. They go in any case.
     """
 
-    days: float = 90
+    days: float | None = 90
     address_days: float = 30
 
     def __post_init__(self) -> None:
-        if self.days <= 0:
+        if self.days is not None and self.days <= 0:
             raise ValueError(f"What is to go is older than {self.days} days: that would be everything.")
-
-    @property
-    def seconds(self) -> float:
-        """The days in seconds."""
-        return self.days * 86400
 
 
 @dataclass
@@ -71,9 +69,13 @@ class PruneReport:
         partitions: Partitions that Dagster no longer lists; what counts in the catalogue stays.
         runs: Runs of Dagster, with their event logs.
         alerts: Alerts that somebody has got.
+        requests: Requests to classify, with their answers.
+        jobs: Jobs of clients that are over, with the lists of their images.
         addresses: IP addresses of requests; not counted in a dry run.
         orphans: Objects that no row points at.
         orphan_bytes: Their size.
+        results: Pictures that were enhanced for callers and belong to no image.
+        model_files: Compiled models that nobody has used, and what killed trainings left.
         missing: Rows whose object is not in the store. They are told, not changed.
         missing_sample: Some of those, as image and key.
     """
@@ -83,14 +85,20 @@ class PruneReport:
     partitions: int = 0
     runs: int = 0
     alerts: int = 0
+    requests: int = 0
+    jobs: int = 0
     addresses: int = 0
     orphans: int = 0
     orphan_bytes: int = 0
+    results: int = 0
+    model_files: int = 0
     missing: int = 0
     missing_sample: list[str] = field(default_factory=list)
 
 
-def prune(engine: Engine, store: ImageStore, instance: dg.DagsterInstance, age: Age, *, dry_run: bool) -> PruneReport:
+def prune(
+    engine: Engine, store: ImageStore, instance: dg.DagsterInstance, model_cache: Path, age: Age, *, dry_run: bool
+) -> PruneReport:
     """Take away what is older, in small transactions, so that runs go on beside it; it may be stopped at any time.
 
     Never a row that counts, never an object that a row points at or that another program has put.
@@ -99,30 +107,56 @@ def prune(engine: Engine, store: ImageStore, instance: dg.DagsterInstance, age: 
         engine: The catalogue.
         store: Where bytes live.
         instance: Dagster's instance.
+        model_cache: Where exported and compiled models are kept.
         age: How old.
         dry_run: Change nothing. What only the removal of rows would free is not counted then.
     """
     report = PruneReport()
+    if not dry_run:
+        report.addresses = forget_addresses(engine, after_days=age.address_days)
+        idempotency.expire(engine, _ANSWERS_KEPT)
+    if age.days is not None:
+        older_than = dt.timedelta(days=age.days)
+        _prune_older(engine, store, instance, older_than, report, dry_run=dry_run)
+        now = dt.datetime.now(dt.UTC)
+        report.model_files = tidy(
+            model_cache, unused_since=now - older_than, left_since=now - ORPHAN_AGE, dry_run=dry_run
+        )
+    return report
+
+
+def _prune_older(
+    engine: Engine,
+    store: ImageStore,
+    instance: dg.DagsterInstance,
+    age: dt.timedelta,
+    report: PruneReport,
+    *,
+    dry_run: bool,
+) -> None:
+    age_s = age.total_seconds()
     known = set(instance.get_dynamic_partitions(str(image_batches.name)))
-    for keys in _pages(engine, age):
+    for keys in _pages(engine, age_s):
         report.rows += remove_superseded(engine, thinned_batches(engine, keys), dry_run=dry_run)
         report.batches += len(remove_empty_batches(engine, keys, dry_run=dry_run))
         for key in known.intersection(keys):
             report.partitions += 1
             if not dry_run:
                 instance.delete_dynamic_partition(str(image_batches.name), key)
-    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=age.days)
+    before = dt.datetime.now(dt.UTC) - age
     report.runs = _remove_runs(
         instance,
         dg.RunsFilter(statuses=list(FINISHED_RUNS), created_before=before, updated_before=before),
         dry_run=dry_run,
     )
-    report.alerts = remove_old_alerts(engine, age.seconds, dry_run=dry_run)
-    if not dry_run:
-        report.addresses = forget_addresses(engine, after_days=age.address_days)
-        idempotency.expire(engine, _ANSWERS_KEPT)
+    report.alerts = remove_old_alerts(engine, age_s, dry_run=dry_run)
+    report.requests = remove_old_requests(engine, age_s, dry_run=dry_run)
+    report.jobs = remove_old_jobs(engine, age_s, dry_run=dry_run)
     _sweep(engine, store, report, dry_run=dry_run)
-    return report
+    limit = dt.datetime.now(dt.UTC) - max(age, ORPHAN_AGE)  # a younger one may be about to be given out again
+    for info in old_results(store, limit):
+        if dry_run or store.delete_if_older(info.key, limit):
+            report.results += 1
 
 
 def forget(engine: Engine, store: ImageStore, instance: dg.DagsterInstance, image_id: int) -> Traces:
@@ -150,10 +184,10 @@ def forget(engine: Engine, store: ImageStore, instance: dg.DagsterInstance, imag
     return forget_image(engine, image_id, remove_bytes)
 
 
-def _pages(engine: Engine, age: Age) -> Iterator[list[str]]:
+def _pages(engine: Engine, age_s: float) -> Iterator[list[str]]:
     """The keys of all old batches, some at a time."""
     last: str | None = None
-    while keys := old_batches(engine, age.seconds, after=last):
+    while keys := old_batches(engine, age_s, after=last):
         yield keys
         last = keys[-1]
 

@@ -438,7 +438,7 @@ class Settings(BaseSettings):
     retention_days: float = Field(
         default=90,
         ge=0,
-        description="What has had its time goes when it is older: see `imgpipe prune`. 0: nothing does.",
+        description="What has had its time goes when it is older: see `imgpipe prune`. 0: only addresses do.",
     )
     prune_cron: str = Field(default="17 3 * * *", description="When it goes, in cron's notation and UTC.")
 

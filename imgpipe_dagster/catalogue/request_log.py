@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import ClassifyRequest, RequestClassification
-from imgpipe_dagster.catalogue.types import seconds_ago
+from imgpipe_dagster.catalogue.types import utc_in
 
 _LOOK_FOR_S = 5.0
 _CHUNK = 1000
@@ -145,7 +145,7 @@ def forget_addresses(engine: Engine, *, after_days: float) -> int:
     """
     old = (
         sa.select(ClassifyRequest.request_id)
-        .where(ClassifyRequest.ip_address.is_not(None), seconds_ago(ClassifyRequest.timestamp) > after_days * _DAY_S)
+        .where(ClassifyRequest.ip_address.is_not(None), ClassifyRequest.timestamp < utc_in(-after_days * _DAY_S))
         .limit(_CHUNK)
     )
 

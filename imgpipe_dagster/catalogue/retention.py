@@ -1,11 +1,11 @@
-"""Removing rows that have had their time, in small transactions: superseded ones, empty batches, old alerts."""
+"""Removing rows that have had their time, in small transactions: superseded ones, empty batches, what is old."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.frames import batch_table
@@ -15,8 +15,13 @@ from imgpipe_dagster.catalogue.tables import (
     AlertMail,
     AlertState,
     BatchState,
+    ClassifyRequest,
     ImageBatch,
+    ImageStatus,
+    ProcessingJob,
+    ProcessingJobImage,
     ProductImage,
+    RequestClassification,
 )
 from imgpipe_dagster.catalogue.types import seconds_ago, utc_in
 from imgpipe_dagster.streams import chunks
@@ -89,24 +94,52 @@ def remove_empty_batches(engine: Engine, batch_keys: Sequence[str], *, dry_run: 
 def remove_old_alerts(engine: Engine, older_than_s: float, *, dry_run: bool) -> int:
     """Remove alerts that somebody has got or that were muted, and their mails; how many. None that waits goes."""
     old = sa.select(Alert.id).where(Alert.state != AlertState.WAITING, Alert.created_at < utc_in(-older_than_s))
-    count = sa.select(sa.func.count()).select_from(old.subquery())
-    total = transact(engine, lambda connection: connection.scalar(count) or 0, writes=False)
+    total = _remove(engine, old, Alert.id, dry_run=dry_run)
+    mails = sa.select(AlertMail.id).where(
+        AlertMail.closed_at.is_not(None),
+        AlertMail.created_at < utc_in(-older_than_s),
+        ~sa.exists().where(Alert.mail_id == AlertMail.id),
+    )
+    _remove(engine, mails, AlertMail.id, dry_run=dry_run)
+    return total
+
+
+def remove_old_requests(engine: Engine, older_than_s: float, *, dry_run: bool) -> int:
+    """Remove requests to classify and their answers; how many requests. Pictures that were kept are orphans then."""
+    old = sa.select(ClassifyRequest.request_id).where(ClassifyRequest.timestamp < utc_in(-older_than_s))
+    return _remove(engine, old, RequestClassification.request_id, ClassifyRequest.request_id, dry_run=dry_run)
+
+
+def remove_old_jobs(engine: Engine, older_than_s: float, *, dry_run: bool) -> int:
+    """Remove jobs of clients that are over, and the lists of their images; how many jobs.
+
+    A job that was the last to take an image stays: its settings are those of that image.
+    """
+    limit = utc_in(-older_than_s)
+    old = sa.select(ProcessingJob.job_id).where(
+        ProcessingJob.status.in_([ImageStatus.COMPLETED, ImageStatus.FAILED]),
+        ProcessingJob.created_at < limit,
+        sa.func.coalesce(ProcessingJob.completed_at, ProcessingJob.created_at) < limit,
+        ~sa.exists().where(ProductImage.job_id == ProcessingJob.job_id),
+    )
+    return _remove(engine, old, ProcessingJobImage.job_id, ProcessingJob.job_id, dry_run=dry_run)
+
+
+def _remove(engine: Engine, old: sa.Select[Any], *columns: InstrumentedAttribute[Any], dry_run: bool) -> int:
+    """Remove what a query names, some at a time, from the table of each column that holds its names; how many names."""
     if dry_run:
-        return total
+        count = sa.select(sa.func.count()).select_from(old.subquery())
+        return transact(engine, lambda connection: connection.scalar(count) or 0, writes=False)
 
     def remove(connection: Connection) -> int:
-        ids = connection.scalars(old.order_by(Alert.id).limit(_ROWS)).all()
-        if ids:
-            connection.execute(sa.delete(Alert).where(Alert.id.in_(ids)))
-        return len(ids)
+        names = connection.scalars(old.limit(_ROWS)).all()
+        for column in columns if names else ():
+            connection.execute(sa.delete(column.class_.__table__).where(column.in_(names)))
+        return len(names)
 
-    while transact(engine, remove):
-        pass
-    of_mail = sa.exists().where(Alert.mail_id == AlertMail.id)
-    mails = sa.delete(AlertMail).where(
-        AlertMail.closed_at.is_not(None), AlertMail.created_at < utc_in(-older_than_s), ~of_mail
-    )
-    transact(engine, lambda connection: connection.execute(mails))
+    total = 0
+    while some := transact(engine, remove):
+        total += some
     return total
 
 

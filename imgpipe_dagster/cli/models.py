@@ -74,6 +74,7 @@ def models_train_bottle(
     Example: `imgpipe models train-bottle photos --config bottle.yaml --weights yolo11n-cls.pt`
     """
     from imgpipe_dagster.cli.picture_files import TrustedFiles
+    from imgpipe_dagster.models.cache import TRAINING_PREFIX
     from imgpipe_dagster.models.classifier_training import ConfigError, TrainingConfig, train_classifier
     from imgpipe_dagster.models.labelled_folder import DatasetError, read_labelled_folder
     from imgpipe_dagster.models.weights import WeightsError, find_weights
@@ -92,7 +93,7 @@ def models_train_bottle(
             fail(str(error))
         _tell_data(data)
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="training-", dir=cache_dir) as work, _epoch_bar(plan) as on_epoch:
+        with tempfile.TemporaryDirectory(prefix=TRAINING_PREFIX, dir=cache_dir) as work, _epoch_bar(plan) as on_epoch:
             try:
                 trained = train_classifier(
                     data,

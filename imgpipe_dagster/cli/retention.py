@@ -30,8 +30,8 @@ def prune(
     """Take away what has had its time, and report rows and objects that do not fit together.
 
     Rows that a newer answer has superseded, partitions and event logs in Dagster, alerts that somebody has got,
-    addresses of requests, objects that no row points at. Every answer that counts stays, and so does every object that
-    a row points at or that another program has put.
+    requests to classify and (sooner) their addresses, jobs that no image needs, objects that no row points at. Every
+    answer that counts stays, and so does every object that a row points at or that another program has put.
 
     Example: `imgpipe prune --older-than 90d --dry-run`
     """
@@ -39,11 +39,12 @@ def prune(
     from imgpipe_dagster.pruning import prune as prune_all
 
     settings = read_settings()
-    days = read_duration(older_than) / 86400 if older_than else settings.retention_days
-    if not days:
-        raise typer.BadParameter("IMGPIPE_RETENTION_DAYS is 0, which keeps everything: say --older-than.")
+    days = read_duration(older_than) / 86400 if older_than else settings.retention_days or None
+    if days is None:
+        err.print("IMGPIPE_RETENTION_DAYS is 0: only addresses of requests go. --older-than takes more away.")
     with _all_places(settings) as (engine, store, instance):
-        report = prune_all(engine, store, instance, Age(days, settings.api_address_days), dry_run=dry_run)
+        age = Age(days, settings.api_address_days)
+        report = prune_all(engine, store, instance, settings.home / "models", age, dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps(asdict(report)))
         return

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgpipe_dagster.models.cache import COMPILED
 from imgpipe_dagster.models.classifier import Classifier, ClassifierOptions, K, Probabilities, Visit, classifier_version
 from imgpipe_dagster.models.decoding import decode, stream
 from imgpipe_dagster.models.memory import keep_freed_pictures
@@ -25,7 +26,7 @@ class OpenVinoClassifier(Classifier):
             model.path,
             precision=_RUNTIME_PRECISION[options.precision],
             streams=options.streams,
-            blob_dir=cache_dir / "compiled",
+            blob_dir=cache_dir / COMPILED,
         )
         wanted = None if options.image_size is None else (options.image_size, options.image_size)
         fixed = self._runtime.fixed_size

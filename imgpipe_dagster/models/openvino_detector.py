@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgpipe_dagster.models.cache import COMPILED
 from imgpipe_dagster.models.decoding import decode, stream
 from imgpipe_dagster.models.detector import Boxes, Detector, DetectorOptions, K, detector_version
 from imgpipe_dagster.models.letterbox import Letterbox, fitting_size
@@ -45,7 +46,7 @@ class OpenVinoDetector(Detector):
             model.path,
             precision=_RUNTIME_PRECISION[options.precision],
             streams=options.streams,
-            blob_dir=cache_dir / "compiled",
+            blob_dir=cache_dir / COMPILED,
         )
         if self._runtime.fixed_size is not None:
             if options.image_size not in {None, max(self._runtime.fixed_size)}:

@@ -10,7 +10,7 @@ import numpy as np
 from imgpipe_dagster.store.base import ImageStore, InvalidKeyError, ObjectInfo
 from imgpipe_dagster.store.keys import stored_image_url
 
-SWEPT_PREFIXES = ("images/", "metadata/", "enhanced/", "annotated/")
+SWEPT_PREFIXES = ("images/", "metadata/", "enhanced/", "annotated/", "uploads/")
 """Where objects lie whose names this system itself gives."""
 
 _OURS = re.compile(
@@ -18,7 +18,11 @@ _OURS = re.compile(
     r"|metadata/[0-9]+\.json"
     r"|enhanced/[0-9]+/[^/]+"
     r"|annotated/[0-9]+\.[a-z0-9]+"
+    r"|uploads/[0-9]{4}-[0-9]{2}-[0-9]{2}/[0-9a-f-]{36}\.[a-z0-9]+"
 )
+
+
+_RESULT = re.compile(r"results/[0-9a-f]{64}\.[a-z0-9]+")
 
 
 class KeySet:
@@ -64,6 +68,11 @@ def orphans(store: ImageStore, pointed_at: KeySet, limit: datetime) -> Iterator[
         for info in store.list(prefix):
             if info.modified <= limit and is_ours(info.key) and not _is_pointed_at(store, info.key, pointed_at):
                 yield info
+
+
+def old_results(store: ImageStore, limit: datetime) -> Iterator[ObjectInfo]:
+    """The pictures that were enhanced for callers and last given out before ``limit``. No row points at them."""
+    return (info for info in store.list("results/") if info.modified <= limit and _RESULT.fullmatch(info.key))
 
 
 def missing(pointers: Iterable[tuple[int, str]], present: KeySet) -> Iterator[tuple[int, str]]:

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from imgpipe_dagster.build import build_resources
+from imgpipe_dagster.catalogue.request_log import NewRequest, note_requests
 from imgpipe_dagster.catalogue.tables import BATCH_TABLES, ImageBatch, ProductImage
 from imgpipe_dagster.pruning import ORPHAN_AGE, Age, forget, prune
 
@@ -36,11 +37,15 @@ def answered(pipeline, tmp_path, make_jpeg):
         yield pipeline, old.key, new.key
 
 
+def columns_of(table):
+    return table.batch_key, table.image_id
+
+
 def rows_of(pipeline):
     """Which batches have rows of which images, in each table."""
     with pipeline.engine.connect() as connection:
         return {
-            table.__tablename__: sorted(set(connection.execute(sa.select(table.batch_key, table.image_id)).all()))
+            table.__tablename__: sorted(set(connection.execute(sa.select(*columns_of(table))).all()))
             for table in BATCH_TABLES
         }
 
@@ -54,7 +59,8 @@ def keys_in(pipeline):
 
 
 def prune_now(pipeline, age, *, dry_run=False):
-    return prune(pipeline.engine, store_of(pipeline), pipeline.instance, age, dry_run=dry_run)
+    models = pipeline.settings.home / "models"
+    return prune(pipeline.engine, store_of(pipeline), pipeline.instance, models, age, dry_run=dry_run)
 
 
 def set_state(pipeline, batch_key, state):
@@ -127,6 +133,17 @@ def test_a_lost_object_is_told_and_a_forgotten_image_is_nowhere(answered):
     assert not pipeline.instance.get_runs(), "thumbnails were there"
     with pytest.raises(KeyError):
         forget(pipeline.engine, store_of(pipeline), pipeline.instance, 1)
+
+
+def test_where_everything_is_kept_addresses_are_forgotten_all_the_same(answered):
+    pipeline, *_ = answered
+    note_requests(pipeline.engine, [NewRequest("i", None, None, "198.51.100.7", {}, None, None)])
+    put_old(pipeline, ORPHAN)
+    before = rows_of(pipeline), keys_in(pipeline)
+    report = prune_now(pipeline, Age(None, address_days=1e-9))
+    assert (report.addresses, pipeline.rows("requests", "ip_address", "image_id")) == (1, [(None, "i")])
+    assert (rows_of(pipeline), keys_in(pipeline)) == before
+    assert pipeline.instance.get_runs()
 
 
 def test_keeping_nothing_is_refused():

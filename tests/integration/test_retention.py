@@ -12,11 +12,26 @@ from imgpipe_dagster.catalogue.retention import (
     old_batches,
     remove_empty_batches,
     remove_old_alerts,
+    remove_old_jobs,
+    remove_old_requests,
     remove_superseded,
 )
-from imgpipe_dagster.catalogue.tables import Alert, Base, ImageBatch, ImagePrediction, ProductImage, RawImage, Sku
-from imgpipe_dagster.store import LocalStore
-from imgpipe_dagster.store.sweeping import KeySet, is_ours, missing, orphans
+from imgpipe_dagster.catalogue.tables import (
+    Alert,
+    Base,
+    ClassifyRequest,
+    ImageBatch,
+    ImagePrediction,
+    ProcessingJob,
+    ProcessingJobImage,
+    ProductImage,
+    RawImage,
+    RequestClassification,
+    Sku,
+)
+from imgpipe_dagster.catalogue.types import utc_in
+from imgpipe_dagster.store import LocalStore, S3Store
+from imgpipe_dagster.store.sweeping import KeySet, is_ours, missing, old_results, orphans
 
 DAY = 86400.0
 NOT_OBJECTS = {"raw_images.image_url", "requests.image_id"}  # where the bytes came from
@@ -110,6 +125,69 @@ def test_an_alert_that_waits_is_never_too_old(engine):
         assert connection.scalars(sa.select(Alert.state)).all() == ["waiting"]
 
 
+def add_request(engine, number, days, key=None):
+    own = {"request_id": f"r{number}", "image_id": f"i{number}", "object_key": key}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(ClassifyRequest).values(**own, timestamp=utc_in(-days * DAY)))
+        answer = {"classification_id": f"c{number}", "request_id": f"r{number}"}
+        connection.execute(sa.insert(RequestClassification).values(**answer, class_name="closed", confidence_score=0.9))
+
+
+def test_old_requests_go_with_their_answers_and_their_pictures_are_orphans_then(engine, any_store):
+    old, young, on_its_way = (f"uploads/2026-01-01/{number:036d}.jpg" for number in range(3))
+    for key in (old, young, on_its_way, "uploads/other/program.jpg"):
+        any_store.put(key, b"bytes")
+    add_request(engine, 1, 91, old)
+    add_request(engine, 2, 89, young)
+    assert remove_old_requests(engine, 90 * DAY, dry_run=True) == 1
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
+    assert [info.key for info in orphans(any_store, KeySet(references(engine)), later)] == [on_its_way]
+    assert remove_old_requests(engine, 90 * DAY, dry_run=False) == 1
+    with engine.connect() as connection:
+        assert connection.scalars(sa.select(ClassifyRequest.request_id)).all() == ["r2"]
+        assert connection.scalars(sa.select(RequestClassification.request_id)).all() == ["r2"]
+    assert [info.key for info in orphans(any_store, KeySet(references(engine)), later)] == [old, on_its_way]
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
+    assert not list(orphans(any_store, KeySet(references(engine)), long_ago)), "a row of it may be on its way"
+
+
+def test_results_for_callers_go_when_they_are_old(any_store):
+    ours = f"results/{SHA}.jpg"
+    for key in (ours, "results/report.csv", f"images/ab/{SHA}.jpg"):
+        any_store.put(key, b"bytes")
+    now = dt.datetime.now(dt.UTC)
+    assert [info.key for info in old_results(any_store, now + dt.timedelta(hours=1))] == [ours]
+    assert not list(old_results(any_store, now - dt.timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    ("status", "created", "completed", "of_an_image", "goes"),
+    [
+        ("completed", 100, 95, False, True),
+        ("failed", 100, None, False, True),
+        ("completed", 100, 80, False, False),
+        ("completed", 100, 95, True, False),  # its settings are those of the image
+        ("pending", 100, None, False, False),
+        ("processing", 100, None, False, False),
+    ],
+)
+def test_a_job_goes_when_it_has_long_been_over_and_no_image_needs_its_settings(
+    engine, status, created, completed, of_an_image, goes
+):
+    with engine.begin() as connection:
+        times = {"created_at": utc_in(-created * DAY)}
+        if completed:
+            times["completed_at"] = utc_in(-completed * DAY)
+        connection.execute(sa.insert(ProcessingJob).values(job_id="j", status=status, **times))
+        connection.execute(sa.insert(ProcessingJobImage).values(job_id="j", image_id=1))
+        connection.execute(sa.insert(ProductImage).values(id=1, job_id="j" if of_an_image else None))
+    assert remove_old_jobs(engine, 90 * DAY, dry_run=True) == goes
+    assert remove_old_jobs(engine, 90 * DAY, dry_run=False) == goes
+    with engine.connect() as connection:
+        for table in (ProcessingJob, ProcessingJobImage):
+            assert connection.scalar(sa.select(sa.func.count()).select_from(table)) == (not goes)
+
+
 def test_every_column_that_can_name_an_object_is_known_to_the_sweep():
     listed = {f"{column.class_.__tablename__}.{column.key}" for column in (*KEYS, *URLS, *FILES)}
     found = {
@@ -122,6 +200,13 @@ def test_every_column_that_can_name_an_object_is_known_to_the_sweep():
 
 
 SHA = "ab" * 32
+
+
+@pytest.fixture(params=["folder", "s3"])
+def any_store(request, tmp_path):
+    if request.param == "folder":
+        return LocalStore(tmp_path / "any")
+    return S3Store(request.getfixturevalue("s3_client"), request.getfixturevalue("s3_bucket"), "any")
 
 
 @pytest.fixture
@@ -180,16 +265,20 @@ def test_forgetting_takes_bytes_first_then_rows_and_leaves_what_others_share(eng
         connection.execute(sa.insert(Sku).values(sku_id="S", image_count=2))
     assert find_images(engine, "u1") == find_images(engine, "1") == [1]
 
+    def delete_own(traces):
+        for key in traces.own_keys:
+            store.delete(key)
+
     def fail(_traces):
         raise OSError("the disk is read-only")
 
     with pytest.raises(OSError, match="read-only"):
         forget_image(engine, 1, fail)
     assert answered_in(engine, 1) == ["b"], "rows still name what is left"
-    traces = forget_image(engine, 1, lambda traces: [store.delete(key) for key in traces.own_keys])
+    traces = forget_image(engine, 1, delete_own)
     assert (traces.own_keys, traces.shared_keys) == ((), (f"images/ab/{SHA}.jpg",))
     assert (answered_in(engine, 1), answered_in(engine, 2)) == ([], ["b"])
-    last = forget_image(engine, 2, lambda traces: [store.delete(key) for key in traces.own_keys])
+    last = forget_image(engine, 2, delete_own)
     assert last.own_keys == (f"images/ab/{SHA}.jpg",)
     assert not store.exists(f"images/ab/{SHA}.jpg")
     with engine.connect() as connection:
