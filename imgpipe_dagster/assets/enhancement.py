@@ -26,6 +26,7 @@ from imgpipe_dagster.imaging.quality import Quality
 from imgpipe_dagster.imaging.threads import one_thread_a_picture
 from imgpipe_dagster.imaging.verdict import ReviewPolicy, judge_enhancement
 from imgpipe_dagster.imaging.versions import enhancement_version
+from imgpipe_dagster.logs import about
 from imgpipe_dagster.partitions import image_batches
 from imgpipe_dagster.reasons import Reason
 from imgpipe_dagster.resources.database import DatabaseResource
@@ -223,10 +224,13 @@ def enhance_images(
 ) -> Iterator[Outcome]:
     """Enhance images side by side, as many at once as there are processors, and store the files, in no order."""
     defaults = enhancer.defaults()
+
+    def work(task: Task) -> Outcome:
+        with about(image=task.image_id):
+            return enhance_image(task, defaults, store, sheet)
+
     with one_thread_a_picture():
-        yield from map_unordered(
-            lambda task: enhance_image(task, defaults, store, sheet), tasks, threads=enhancer.workers or processors()
-        )
+        yield from map_unordered(work, tasks, threads=enhancer.workers or processors())
 
 
 def enhance_image(task: Task, defaults: EnhancementConfig, store: ImageStore, sheet: BeforeAfterSheet) -> Outcome:

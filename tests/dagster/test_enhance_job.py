@@ -1,7 +1,9 @@
 """The enhance job on rendered products: rows, files, verdicts, metadata, checks; and what a second run leaves alone."""
 
 import hashlib
+import io
 import json
+import logging
 import sys
 
 import cv2
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from imgpipe_dagster.assets import enhancement
 from imgpipe_dagster.catalogue.tables import EnhancementConfigRow, ProductImage, Sku
 from imgpipe_dagster.demo.products import Backdrop, Defect, degrade, render_product
+from imgpipe_dagster.logs import JsonFormatter
 
 SIDE = 400
 
@@ -109,7 +113,7 @@ def test_a_file_is_in_the_store_under_its_image_and_the_row_has_its_hash(pipelin
         data = (store / key).read_bytes()
         assert key.startswith(f"enhanced/{image_id}/")
         assert (hashlib.sha256(data).hexdigest(), len(data)) == (sha256, size)
-        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (height, width, 3)
+        assert np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)).shape == (height, width, 3)
     url = dict(map(tuple, pipeline.rows("product_images", "id", "enhanced_image_url")))[1]
     key = dict(map(tuple, pipeline.rows("enhanced_images", "image_id", "object_key")))[1]
     assert url == (store / key).as_uri()
@@ -301,3 +305,27 @@ def test_a_batch_is_not_enhanced_where_the_settings_say_so(pipeline, make_jpeg):
     pipeline.add_files("a.jpg", sku_id="SKU-1")
     pipeline.run(pipeline.claim())
     assert pipeline.rows("image_batches", "state", "enhanced_at") == [("enhanced", None)]
+
+
+def test_a_fault_in_one_picture_is_a_reason_and_its_line_in_the_log_names_image_and_batch(pipeline, batch, monkeypatch):
+    real = enhancement.enhance
+
+    def fail_once(*arguments, **options):
+        monkeypatch.setattr(enhancement, "enhance", real)
+        raise RuntimeError("odd")
+
+    pipeline.settings.enhancement_workers = 1
+    monkeypatch.setattr(enhancement, "enhance", fail_once)
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    enhancement.log.addHandler(handler)
+    try:
+        enhance(pipeline, batch)
+    finally:
+        enhancement.log.removeHandler(handler)
+    ((image, reason),) = [row for row in pipeline.rows("enhanced_images", "image_id", "reason") if row.reason]
+    assert reason == "enhancement_error"
+    (line,) = map(json.loads, stream.getvalue().splitlines())
+    assert (line["image"], line["batch"]) == (image, batch.key)
+    assert "RuntimeError: odd" in line["error"]
