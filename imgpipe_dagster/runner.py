@@ -200,7 +200,7 @@ class _Runner:
             fail_batch(self._engine, batch, "Its last run was lost.")
             self._end(batch, "Its last run was lost.", 0.0)
             return None
-        if action is Action.REQUEST_RUN and batch.heartbeat_age_s <= self._attempt_limits.heartbeat_limit_s:
+        if action is Action.REQUEST_RUN and not self._attempt_limits.is_silent(batch):
             return None  # whoever has just claimed it is about to start its run
         if action in (Action.NEXT_ATTEMPT, Action.REQUEST_RUN) and begin_attempt(self._engine, batch, Claimant.CLI):
             return get_batch(self._engine, batch.key) or batch

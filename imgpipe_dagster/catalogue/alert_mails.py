@@ -18,6 +18,9 @@ from imgpipe_dagster.catalogue.types import seconds_ago, utc_in, utc_now
 SHOWN_ALERTS = 20
 """So many alerts of a mail are told in full; of the others it says how many there are."""
 
+NO_WAIT_IS_LONGER_S = 3600.0
+"""A time that lies further ahead was written before the clock was set back."""
+
 NO_COOL_DOWN = frozenset({AlertKind.TEST.topic})
 
 
@@ -78,8 +81,7 @@ def form_mails(engine: Engine, *, cool_down_s: float) -> int:
 def lease_mail(engine: Engine, *, lease_s: float) -> LeasedMail | None:
     """Take the next mail that is due: for ``lease_s`` seconds nobody else gets it. None if none is due."""
     token = str(uuid.uuid4())
-    free = sa.or_(AlertMail.lease_until.is_(None), AlertMail.lease_until <= utc_now())
-    due = AlertMail.closed_at.is_(None), AlertMail.next_attempt_at <= utc_now(), free
+    due = is_due(), sa.or_(AlertMail.lease_until.is_(None), _has_come(AlertMail.lease_until))
 
     def lease(connection: Connection) -> LeasedMail | None:
         mail_id = connection.scalar(sa.select(AlertMail.id).where(*due).order_by(AlertMail.next_attempt_at).limit(1))
@@ -93,6 +95,11 @@ def lease_mail(engine: Engine, *, lease_s: float) -> LeasedMail | None:
         return _read(connection, mail_id, token) if changed else None
 
     return transact(engine, lease)
+
+
+def is_due() -> sa.ColumnElement[bool]:
+    """Whether it is time for a mail's next attempt."""
+    return sa.and_(AlertMail.closed_at.is_(None), _has_come(AlertMail.next_attempt_at))
 
 
 def note_sent(
@@ -253,6 +260,10 @@ def _read(connection: Connection, mail_id: int, token: str) -> LeasedMail:
             for row in shown
         ],
     )
+
+
+def _has_come(time: Any) -> sa.ColumnElement[bool]:  # noqa: ANN401 - a column
+    return sa.or_(time <= utc_now(), time > utc_in(NO_WAIT_IS_LONGER_S))
 
 
 def _leased(mail: LeasedMail) -> sa.Update:

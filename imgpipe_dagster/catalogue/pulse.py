@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from imgpipe_dagster.catalogue.alert_mails import is_due
 from imgpipe_dagster.catalogue.alerts import Raised, raised_conditions
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import (
@@ -68,7 +69,7 @@ def _look(connection: Connection) -> Pulse:
     oldest = waiting.order_by(ProductImage.id).limit(1).subquery()
     batch = sa.select(seconds_ago(ImageBatch.created_at)).where(ImageBatch.state == BatchState.CLAIMED)
     unformed = sa.exists().where(Alert.state == AlertState.WAITING, Alert.mail_id.is_(None))
-    unsent = sa.exists().where(AlertMail.closed_at.is_(None), AlertMail.next_attempt_at <= utc_now())
+    unsent = sa.exists(sa.select(AlertMail.id).where(is_due()))
     row = connection.execute(
         sa.select(
             newest.scalar_subquery(),

@@ -61,13 +61,17 @@ class AttemptLimits:
     max_attempts: int = 3
     heartbeat_limit_s: float = 600
 
+    def is_silent(self, batch: Batch) -> bool:
+        """Whether nothing was heard for too long. A heartbeat far ahead was left there by a clock that was set back."""
+        return abs(batch.heartbeat_age_s) > self.heartbeat_limit_s
+
 
 def decide(batch: Batch, run: RunView, limits: AttemptLimits) -> Action:
     """What to do about one open batch, from its row and its run of the current attempt.
 
     Pure: the same row and run give the same action, so asking twice does no harm.
     """
-    silent = batch.heartbeat_age_s > limits.heartbeat_limit_s
+    silent = limits.is_silent(batch)
     last = batch.attempt % limits.max_attempts == 0
     match run:
         case RunView.NONE if batch.claimed_by is Claimant.CLI and not silent:

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
-from imgpipe_dagster.catalogue.batches import Batch, BatchLimits, get_batch, retry_enhancement, retry_images
+from imgpipe_dagster.catalogue import batches
+from imgpipe_dagster.catalogue.batches import Batch, BatchLimits, retry_enhancement, retry_images
 from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.sensors.new_images import Action, AttemptLimits, RunView, decide, run_key, tick, view_of
@@ -17,6 +20,12 @@ LIMITS = AttemptLimits(max_attempts=3, heartbeat_limit_s=60)
 
 def batch(attempt=1, claimed_by=Claimant.SENSOR, silent_s=0.0, state=BatchState.CLAIMED):
     return Batch("20261120-000001", state, attempt, claimed_by, 10, silent_s)
+
+
+def get_batch(engine, key) -> Batch:
+    found = batches.get_batch(engine, key)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -30,6 +39,9 @@ def batch(attempt=1, claimed_by=Claimant.SENSOR, silent_s=0.0, state=BatchState.
         (batch(silent_s=59), RunView.STARTED, Action.LEAVE),
         (batch(silent_s=61), RunView.STARTED, Action.ACCUSE_RUN),
         (batch(attempt=3, silent_s=61), RunView.STARTED, Action.ACCUSE_RUN),
+        # The clock was set back: a heartbeat from the future must not protect a dead run until then.
+        (batch(silent_s=-59), RunView.STARTED, Action.LEAVE),
+        (batch(silent_s=-61), RunView.STARTED, Action.ACCUSE_RUN),
         (batch(attempt=1), RunView.FAILED, Action.NEXT_ATTEMPT),
         (batch(attempt=2), RunView.FAILED, Action.NEXT_ATTEMPT),
         (batch(attempt=3), RunView.FAILED, Action.GIVE_UP),
@@ -66,7 +78,7 @@ def test_each_state_needs_its_job_or_none(state):
     ],
 )
 def test_several_runs_of_one_attempt_count_as_one(statuses, expected):
-    runs = [SimpleNamespace(status=dg.DagsterRunStatus(status)) for status in statuses]
+    runs: list[Any] = [SimpleNamespace(status=dg.DagsterRunStatus(status)) for status in statuses]
     assert view_of(runs) is expected
 
 
@@ -134,6 +146,7 @@ def test_a_failed_run_leads_to_the_next_attempt(pipeline, sensor):
 def test_after_the_last_attempt_the_batch_fails_with_an_alert(pipeline, sensor):
     pipeline.add("http://127.0.0.1/a.jpg")
     key = sensor().run_requests[0].partition_key
+    last = None
     for _ in range(pipeline.settings.max_attempts):
         note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.FAILURE)
         last = sensor()
@@ -169,13 +182,13 @@ def test_a_catalogue_that_cannot_be_read_is_not_an_empty_source(pipeline, sensor
         connection.exec_driver_sql("DROP TABLE image_batches")
     skipped = sensor()
     assert isinstance(skipped, dg.SkipReason)
-    assert "imgpipe db upgrade" in skipped.skip_message
+    assert "imgpipe db upgrade" in str(skipped.skip_message)
 
 
 def test_a_tick_with_nothing_to_do_costs_three_short_queries(pipeline):
     queries = []
 
-    @sa.event.listens_for(pipeline.engine, "before_cursor_execute")
+    @event.listens_for(pipeline.engine, "before_cursor_execute")
     def note(_connection, _cursor, statement, *_rest):
         if not statement.startswith("BEGIN"):
             queries.append(statement)

@@ -1,10 +1,13 @@
 """The outbox and its delivery, on both databases, with a real mail server: nothing lost, nothing twice."""
 
+import datetime as dt
 import mailbox
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from email.message import EmailMessage
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,8 +18,8 @@ from imgpipe_dagster.alerts.watch import WatchLimits, observe
 from imgpipe_dagster.catalogue.alert_mails import form_mails, lease_mail, list_alerts
 from imgpipe_dagster.catalogue.alerts import AlertKind, Condition, NewAlert, mute, note_conditions, write_alerts
 from imgpipe_dagster.catalogue.pulse import take_pulse
-from imgpipe_dagster.catalogue.tables import ImagePrediction, Option, Severity
-from imgpipe_dagster.catalogue.types import utc_in
+from imgpipe_dagster.catalogue.tables import Alert, AlertMail, ImagePrediction, Option, Severity
+from imgpipe_dagster.catalogue.types import UTC_DATETIME, utc_in
 
 POLICY = DeliveryPolicy(cool_down_s=0.0, first_retry_s=0.2, last_retry_s=0.4)
 EVERYBODY = ["ann@x.example", "bob@x.example", "cat@x.example"]
@@ -91,7 +94,8 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(engine, mail_server):
 
 def test_a_wrong_password_keeps_the_alert_and_shows_no_secret(engine, mail_server):
     write(engine, 1)
-    report = deliver_due(engine, replace(open_mailer(mail_server.url), password="canary"), POLICY)
+    mailer: Any = open_mailer(mail_server.url)
+    report = deliver_due(engine, replace(mailer, password="canary"), POLICY)
     assert report.failed == 1
     assert "535" in report.problems[0]
     with engine.connect() as connection:
@@ -113,6 +117,63 @@ def test_an_outage_of_the_server_delays_and_loses_nothing_and_doubles_nothing(en
     deliver_until_done(engine, mailer)
     assert told(mail_server) == ["a", "b", "disk", "later-0", "later-1", "later-2"]
     assert len({mail.message["Message-ID"] for mail in mail_server.mails}) == len(mail_server.mails) == 3
+
+
+def let_time_pass(engine, seconds):
+    """Make all that the outbox knows so much older, as the passing of time would."""
+    with engine.begin() as connection:
+        for table in (Alert, AlertMail):
+            columns = table.__table__.columns
+            times = [column.name for column in columns if isinstance(column.type, type(UTC_DATETIME))]
+            for row in connection.execute(sa.select(*columns)).mappings().all():
+                older = {name: row[name] - dt.timedelta(seconds=seconds) for name in times if row[name] is not None}
+                connection.execute(sa.update(table).where(table.id == row["id"]).values(**older))
+
+
+def test_an_outage_of_ten_minutes_delays_every_alert_by_little_more_and_loses_and_doubles_none(
+    engine, mail_server, mailer
+):
+    policy, tick_s = DeliveryPolicy(), 15.0
+    written = []
+    mail_server.stop()
+    for tick in range(40):  # ten minutes
+        if tick % 10 == 0:
+            written += [f"{tick}-{number}" for number in range(30)]  # more than a mail tells in full
+            write(engine, *written[-30:])
+        assert deliver_due(engine, mailer, policy).sent == 0
+        let_time_pass(engine, tick_s)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.max(AlertMail.attempts))) < 10, "it is not asked all the time"
+    mail_server.start()
+    begun, waited = len(written), 0.0
+    while states(engine).get("waiting"):
+        deliver_due(engine, mailer, policy)
+        let_time_pass(engine, tick_s)
+        waited += tick_s
+        assert waited <= policy.last_retry_s + policy.cool_down_s + 2 * tick_s
+    assert states(engine) == {"sent": begun}
+    counted = [int(mail.message["Subject"].split()[1]) for mail in mail_server.mails]
+    assert sum(counted) == begun
+    told_in_full = told(mail_server)
+    assert len(told_in_full) == len(set(told_in_full))
+    let_time_pass(engine, 86400)
+    assert deliver_due(engine, mailer, policy).sent == 0
+
+
+def test_a_clock_that_is_set_back_holds_up_no_mail(engine, mail_server, mailer):
+    policy = DeliveryPolicy()
+    mail_server.stop()
+    write(engine, 1)
+    assert deliver_due(engine, mailer, policy).failed == 1
+    leased = lease_mail(engine, lease_s=policy.lease_s)
+    assert leased is None, "it waits for its next attempt"
+    let_time_pass(engine, 60)
+    assert lease_mail(engine, lease_s=policy.lease_s) is not None, "a deliverer that dies now"
+    let_time_pass(engine, -86400)
+    mail_server.start()
+    assert take_pulse(engine).mail_due
+    assert deliver_due(engine, mailer, policy).sent == 1
+    assert told(mail_server) == ["1"]
 
 
 def test_a_server_that_hangs_is_left_in_time(engine, mail_server, mailer):
@@ -248,6 +309,7 @@ def test_a_deliverer_that_dies_is_relieved_and_the_mail_is_recognisably_the_same
     assert deliver_due(engine, mailer, POLICY).sent == 0, "the lease is another's"
     time.sleep(1.2)
     assert deliver_due(engine, mailer, POLICY).sent == 1
+    assert dead
     assert mail_server.mails[0].message["Message-ID"] == dead.message_id
 
 
@@ -367,4 +429,4 @@ def test_a_mailbox_folder_takes_mail(engine, tmp_path):
 
 def test_a_server_that_is_not_there_is_one_clear_line():
     with pytest.raises(MailError, match=r"localhost:1: .*refused"):
-        open_mailer("smtp://localhost:1").send(None, "a@x.example", ["b@x.example"])
+        open_mailer("smtp://localhost:1").send(EmailMessage(), "a@x.example", ["b@x.example"])
