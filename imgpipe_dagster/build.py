@@ -11,9 +11,18 @@ from sqlalchemy.engine import URL
 
 from imgpipe_dagster.alerts.configured import delivery_policy, watch_limits
 from imgpipe_dagster.assets.freshness import build_freshness_checks
+from imgpipe_dagster.assets.model_versions import MODEL_CHECKS
 from imgpipe_dagster.catalogue.batches import BatchLimits
 from imgpipe_dagster.configured import background, box_classes
-from imgpipe_dagster.jobs import ANALYSE_ASSETS, ENHANCE_ASSETS, TRAINING_ASSETS, analyse, enhance, training
+from imgpipe_dagster.jobs import (
+    ANALYSE_ASSETS,
+    ENHANCE_ASSETS,
+    TRAINING_ASSETS,
+    analyse,
+    check_models,
+    enhance,
+    training,
+)
 from imgpipe_dagster.pruning import Age
 from imgpipe_dagster.resources.classifier import ClassifierResource
 from imgpipe_dagster.resources.database import DatabaseResource
@@ -31,7 +40,7 @@ from imgpipe_dagster.resources.table_io_manager import (
     TableIOManager,
 )
 from imgpipe_dagster.resources.temple_trainer import temple_trainer
-from imgpipe_dagster.schedules import build_prune_job, build_prune_schedule
+from imgpipe_dagster.schedules import build_models_schedule, build_prune_job, build_prune_schedule
 from imgpipe_dagster.sensors.alerts import build_alerts_sensor, build_feeds_sensor, build_run_failures_sensor
 from imgpipe_dagster.sensors.jobs import build_jobs_sensor
 from imgpipe_dagster.sensors.kafka_source import build_kafka_source_sensor
@@ -74,13 +83,15 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
         AttemptLimits(settings.max_attempts, settings.heartbeat_limit_s),
         settings.max_concurrent_batches,
     )
-    keeps_all = settings.retention_days == 0
-    prune = [] if keeps_all else [build_prune_job(Age(settings.retention_days, settings.api_address_days))]
+    prune = build_prune_job(Age(settings.retention_days or None, settings.api_address_days))
     return dg.Definitions(
         assets=assets,
-        asset_checks=build_freshness_checks(watch_limits(settings)),
-        jobs=[analyse, enhance, training, *prune],
-        schedules=[build_prune_schedule(job, settings.prune_cron) for job in prune],
+        asset_checks=[*build_freshness_checks(watch_limits(settings)), *MODEL_CHECKS],
+        jobs=[analyse, enhance, training, prune, check_models],
+        schedules=[
+            build_prune_schedule(prune, settings.prune_cron),
+            build_models_schedule(check_models, settings.prune_cron),
+        ],
         sensors=[
             sensor,
             build_alerts_sensor(watch_limits(settings), delivery_policy(settings)),

@@ -7,6 +7,7 @@ from imgpipe_dagster.assets.classifications import classifications
 from imgpipe_dagster.assets.detections import detections
 from imgpipe_dagster.assets.enhancement import enhanced_images, published_enhancements
 from imgpipe_dagster.assets.ingest import raw_images, validated_images
+from imgpipe_dagster.assets.model_versions import MODEL_CHECKS
 from imgpipe_dagster.assets.predictions import image_predictions, metadata_reports, published_predictions
 from imgpipe_dagster.assets.temple_models import temple_models, temple_training_sets
 from imgpipe_dagster.partitions import image_batches, temples
@@ -27,10 +28,10 @@ TRAINING_ASSETS = [temple_training_sets, temple_models]
 analyse = dg.define_asset_job(
     name="analyse",
     description="From new rows to published predictions, for one batch of images.",
-    # Freshness is a question to the whole catalogue: a sensor answers it, not each batch.
+    # Questions to the whole catalogue are not asked by each batch: freshness by a sensor, models by a daily job.
     selection=dg.AssetSelection.assets(*ANALYSE_ASSETS)
     - dg.AssetSelection.checks(
-        *(dg.AssetCheckKey(dg.AssetKey("image_predictions"), name) for name in FEED_CHECKS.values())
+        *(dg.AssetCheckKey(dg.AssetKey("image_predictions"), name) for name in FEED_CHECKS.values()), *MODEL_CHECKS
     ),
     partitions_def=image_batches,
     executor_def=dg.in_process_executor,  # libraries and models load once a run
@@ -49,6 +50,14 @@ enhance = dg.define_asset_job(
         "dagster/max_runtime": "86400",  # a batch of thousands takes hours; the heartbeat watches over it
         JOB_TAG: "enhance",  # dagster.yaml keeps a slot free of what has this tag
     },
+)
+
+check_models = dg.define_asset_job(
+    name="check_models",
+    description="Whether today's models made what counts; `imgpipe stale` says the same.",
+    selection=dg.AssetSelection.checks(*MODEL_CHECKS),
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_retries": "0", "dagster/priority": "-20"},
 )
 
 training = dg.define_asset_job(

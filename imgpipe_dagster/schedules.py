@@ -1,11 +1,14 @@
-"""What happens every day: retention. What goes and what stays is decided below, in ``pruning.py``."""
+"""What happens every day: retention, which ``pruning.py`` decides, and the question whether models have changed."""
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from imgpipe_dagster.pruning import Age, prune
 from imgpipe_dagster.resources.database import DatabaseResource
+from imgpipe_dagster.resources.detector import DetectorResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 
 
@@ -14,10 +17,16 @@ def build_prune_job(age: Age) -> dg.JobDefinition:
 
     @dg.op(
         name="prune_everywhere",
-        description="Superseded rows, old partitions and event logs, old alerts, orphaned objects.",
+        description="Superseded rows, old partitions and event logs, alerts, requests and jobs, orphaned objects.",
     )
-    def prune_op(context: dg.OpExecutionContext, database: DatabaseResource, image_store: ImageStoreResource) -> None:
-        report = prune(database.engine, image_store.store, context.instance, age, dry_run=False)
+    def prune_op(
+        context: dg.OpExecutionContext,
+        database: DatabaseResource,
+        image_store: ImageStoreResource,
+        detector: DetectorResource,
+    ) -> None:
+        models = Path(detector.cache_dir)
+        report = prune(database.engine, image_store.store, context.instance, models, age, dry_run=False)
         context.add_output_metadata(asdict(report))
 
     @dg.job(
@@ -41,4 +50,16 @@ def build_prune_schedule(job: dg.JobDefinition, cron: str) -> dg.ScheduleDefinit
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Retention: IMGPIPE_RETENTION_DAYS, IMGPIPE_PRUNE_CRON.",
+    )
+
+
+def build_models_schedule(job: Any, cron: str) -> dg.ScheduleDefinition:  # noqa: ANN401 - one of define_asset_job's
+    """Once a day, from the start."""
+    return dg.ScheduleDefinition(
+        name="daily_model_check",
+        job=job,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Shows what an older model made, as checks of detections and classifications.",
     )

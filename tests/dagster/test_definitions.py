@@ -54,8 +54,10 @@ def test_checks(defs):
     assert sorted(f"{key.asset_key.to_user_string()}.{key.name}" for key in graph.asset_check_keys) == [
         "classifications.every_champion_could_be_used",
         "classifications.every_valid_image_was_classified",
+        "classifications.made_by_todays_model",
         "detected_images.every_valid_image_was_looked_at",
         "detections.boxes_inside_the_image",
+        "detections.made_by_todays_model",
         "enhanced_images.background_is_pure_white",
         "enhanced_images.dimensions_are_standard",
         "enhanced_images.size_within_target_kb",
@@ -83,12 +85,13 @@ def test_sensors_and_which_of_them_run_from_the_start(defs, tmp_path):
     assert {sensor.default_status.value for sensor in configured.sensors or ()} == {"RUNNING"}
 
 
-def test_the_daily_schedule_is_on_unless_everything_is_to_be_kept(defs, tmp_path):
-    (schedule,) = defs.schedules
-    assert (schedule.name, schedule.job_name, schedule.default_status.value) == ("daily_prune", "prune", "RUNNING")
-    keeping = build_defs(Settings(home=tmp_path, retention_days=0))
-    assert not keeping.schedules
-    assert "prune" not in {job.name for job in keeping.jobs or ()}
+@pytest.mark.parametrize("days", [90, 0])
+def test_the_daily_schedules_are_on_also_where_only_addresses_go(tmp_path, days):
+    schedules: Any = build_defs(Settings(home=tmp_path, retention_days=days)).schedules
+    assert {(schedule.name, schedule.job_name, schedule.default_status.value) for schedule in schedules} == {
+        ("daily_prune", "prune", "RUNNING"),
+        ("daily_model_check", "check_models", "RUNNING"),
+    }
 
 
 def test_every_asset_has_a_description_kinds_an_owner_and_its_partitions(defs):
