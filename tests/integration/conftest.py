@@ -7,6 +7,7 @@ import asyncio
 import datetime as dt
 import email
 import email.policy
+import ipaddress
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ import dagster as dg
 import pymysql
 import pytest
 import sqlalchemy as sa
+import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from cryptography import x509
@@ -322,6 +324,7 @@ class Cdn(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
         self.unavailable: dict[str, int] = {}  # how many times a name is still answered with 503
+        self.delay_s = 0.0  # before every answer
         self._asked = 0
         self._served_at_most = float("inf")
         self._changed = threading.Condition()
@@ -354,6 +357,7 @@ class Cdn(ThreadingHTTPServer):
             if self.unavailable.get(name):
                 self.unavailable[name] -= 1
                 return 503, {}, b""
+        time.sleep(self.delay_s)
         if name in self.redirects:
             return 302, {"Location": self.redirects[name]}, b""
         return (200, {}, self.files[name]) if name in self.files else (404, {}, b"")
@@ -486,16 +490,39 @@ class Webserver(ServerProcess):
             return answer.read().decode()
 
 
-class Daemon(ServerProcess):
-    """Dagster's daemon over an installation, with the code server that it starts."""
+class CodeServer(ServerProcess):
+    """A code server of its own, which whoever looks after it starts again on the same port."""
 
     def __init__(self, installation: Installation):
-        self.home = installation.home / "dagster"
+        self.port = free_port()
+        self.environment = installation.environment
+        program = Path(sys.executable).with_name("dagster")
+        module = ["-m", "imgpipe_dagster.definitions", "-d", str(PROJECT_DIR)]
+        super().__init__(
+            [str(program), "api", "grpc", *module, "-h", "127.0.0.1", "-p", str(self.port)],
+            installation.home / "code_server.log",
+        )
+        self.workspace = installation.home / "workspace.yaml"
+        place = {"host": "127.0.0.1", "port": self.port, "location_name": "imgpipe_dagster.definitions"}
+        self.workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": place}]}))
+
+    def answers(self) -> bool:
+        """Whether it listens, which it does once the definitions are loaded."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+
+class Daemon(ServerProcess):
+    """Dagster's daemon over an installation, with the code server that it starts unless a workspace names one."""
+
+    def __init__(self, installation: Installation, workspace: Path = PROJECT_DIR / "workspace.yaml"):
+        self.home = Path(installation.environment.get("DAGSTER_HOME", installation.home / "dagster"))
         self.environment = installation.environment | {"DAGSTER_HOME": str(self.home)}
         program = Path(sys.executable).with_name("dagster-daemon")
-        super().__init__(
-            [str(program), "run", "-w", str(PROJECT_DIR / "workspace.yaml")], installation.home / "daemon.log"
-        )
+        super().__init__([str(program), "run", "-w", str(workspace)], installation.home / "daemon.log")
 
     def answers(self) -> bool:
         """Whether all its parts have beaten."""
@@ -505,14 +532,28 @@ class Daemon(ServerProcess):
 
 @pytest.fixture
 def start_daemon():
-    """Starts Dagster's daemon over an installation."""
+    """Starts Dagster's daemon over an installation: `start_daemon(installation)`."""
     with ExitStack() as stack:
 
-        def start(installation: Installation) -> Daemon:
-            daemon = Daemon(installation)
+        def start(installation: Installation, *workspace: Path) -> Daemon:
+            daemon = Daemon(installation, *workspace)
             stack.callback(daemon.kill)
             daemon.start()
             return daemon
+
+        yield start
+
+
+@pytest.fixture
+def start_code_server():
+    """Starts a code server over an installation."""
+    with ExitStack() as stack:
+
+        def start(installation: Installation) -> CodeServer:
+            server = CodeServer(installation)
+            stack.callback(server.kill)
+            server.start()
+            return server
 
         yield start
 
@@ -601,6 +642,39 @@ def redis_url(redis_server):
     return redis_server.url
 
 
+def write_certificate(folder: Path, name: str, key_password: str | None = None) -> tuple[Path, Path]:
+    """A certificate that signs itself, for this machine, and its private key, in files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    places = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(places), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encryption = (
+        serialization.BestAvailableEncryption(key_password.encode()) if key_password else serialization.NoEncryption()
+    )
+    files = folder / f"{name}.pem", folder / f"{name}.key"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+    return files
+
+
+@pytest.fixture(scope="session")
+def make_certificate():
+    """Makes a certificate and its key: `make_certificate(folder, "broker")`."""
+    return write_certificate
+
+
 class MailServer:
     """An SMTP server on loopback with STARTTLS and login. It keeps what it takes, and can be away or refuse."""
 
@@ -608,14 +682,12 @@ class MailServer:
 
     def __init__(self, folder: Path):
         self.port = free_port()
-        self.ca_file = folder / "mail.pem"
-        self.key_file = folder / "mail.key"
+        self.ca_file, self.key_file = write_certificate(folder, "mail")
         self.mails: list[SimpleNamespace] = []  # sender, recipients, message
         self.refusals: dict[str, str] = {}  # address -> the answer that it gets
         self.slow_s = 0.0
         self.logins: list[str] = []
         self._controller: Controller | None = None
-        self._make_certificate()
 
     @property
     def url(self) -> str:
@@ -663,29 +735,6 @@ class MailServer:
         login = data.login.decode()
         self.logins.append(login)
         return AuthResult(success=(login, data.password.decode()) == (self.user, self.password), handled=False)
-
-    def _make_certificate(self) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        now = dt.datetime.now(dt.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        self.key_file.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
 
 
 @pytest.fixture
