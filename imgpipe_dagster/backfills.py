@@ -137,6 +137,11 @@ def has_ended(instance: dg.DagsterInstance, backfill_id: str) -> bool:
     return backfill.status.value in _OVER
 
 
+def is_backfill_under_way(instance: dg.DagsterInstance) -> bool:
+    """Whether any backfill goes on, whoever started it."""
+    return any(backfill.status.value not in _OVER for backfill in instance.get_backfills())
+
+
 def backfill_progress(instance: dg.DagsterInstance, backfill_id: str, batches: int) -> BackfillProgress:
     """How far a backfill of so many batches is.
 

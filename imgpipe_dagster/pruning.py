@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 from sqlalchemy.engine import Engine
 
+from imgpipe_dagster.backfills import is_backfill_under_way
 from imgpipe_dagster.catalogue import idempotency
 from imgpipe_dagster.catalogue.forgetting import Traces, forget_image
 from imgpipe_dagster.catalogue.references import IMAGE_KEYS, references, stream_keys
@@ -136,10 +137,11 @@ def _prune_older(
 ) -> None:
     age_s = age.total_seconds()
     known = set(instance.get_dynamic_partitions(str(image_batches.name)))
+    in_use = known if is_backfill_under_way(instance) else _partitions_in_work(instance)
     for keys in _pages(engine, age_s):
         report.rows += remove_superseded(engine, thinned_batches(engine, keys), dry_run=dry_run)
         report.batches += len(remove_empty_batches(engine, keys, dry_run=dry_run))
-        for key in known.intersection(keys):
+        for key in known.intersection(keys) - in_use:
             report.partitions += 1
             if not dry_run:
                 instance.delete_dynamic_partition(str(image_batches.name), key)
@@ -190,6 +192,12 @@ def _pages(engine: Engine, age_s: float) -> Iterator[list[str]]:
     while keys := old_batches(engine, age_s, after=last):
         yield keys
         last = keys[-1]
+
+
+def _partitions_in_work(instance: dg.DagsterInstance) -> set[str]:
+    """Partitions of runs that are not over: a run whose partition is deleted fails."""
+    live = dg.RunsFilter(statuses=[status for status in dg.DagsterRunStatus if status not in FINISHED_RUNS])
+    return {run.tags[PARTITION_TAG] for run in instance.get_runs(live) if PARTITION_TAG in run.tags}
 
 
 def _remove_runs(instance: dg.DagsterInstance, which: dg.RunsFilter, *, dry_run: bool) -> int:

@@ -140,7 +140,10 @@ def test_a_failed_run_leads_to_the_next_attempt(pipeline, sensor):
     pipeline.add("http://127.0.0.1/a.jpg")
     key = sensor().run_requests[0].partition_key
     note_run(pipeline, get_batch(pipeline.engine, key), dg.DagsterRunStatus.FAILURE)
-    assert [r.run_key for r in sensor().run_requests] == [f"{key}:analyse:2"]
+    pipeline.instance.delete_dynamic_partition("image_batches", key)
+    again = sensor()
+    assert [r.run_key for r in again.run_requests] == [f"{key}:analyse:2"]
+    assert again.dynamic_partitions_requests[0].partition_keys == [key], "somebody may have deleted it"
 
 
 def test_after_the_last_attempt_the_batch_fails_with_an_alert(pipeline, sensor):

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from imgpipe_dagster.build import build_resources
 from imgpipe_dagster.catalogue.request_log import NewRequest, note_requests
@@ -133,6 +134,23 @@ def test_a_lost_object_is_told_and_a_forgotten_image_is_nowhere(answered):
     assert not pipeline.instance.get_runs(), "thumbnails were there"
     with pytest.raises(KeyError):
         forget(pipeline.engine, store_of(pipeline), pipeline.instance, 1)
+
+
+def test_no_partition_goes_that_a_run_or_a_backfill_works_on(answered):
+    pipeline, old, new = answered
+
+    def listed():
+        return set(pipeline.instance.get_dynamic_partitions("image_batches"))
+
+    backfill = PartitionBackfill("b", BulkActionStatus.REQUESTED, from_failure=False, tags={}, backfill_timestamp=0.0)
+    pipeline.instance.add_backfill(backfill)
+    assert prune_now(pipeline, SOON).partitions == 0
+    assert listed() == {old, new}
+    pipeline.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    tags = {"dagster/partition": old}
+    pipeline.instance.add_run(dg.DagsterRun(job_name="j", status=dg.DagsterRunStatus.STARTED, tags=tags))
+    assert prune_now(pipeline, SOON).partitions == 1
+    assert listed() == {old}
 
 
 def test_where_everything_is_kept_addresses_are_forgotten_all_the_same(answered):
