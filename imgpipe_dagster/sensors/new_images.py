@@ -3,7 +3,8 @@
 A claimed batch needs the job ``analyse``, an analysed one ``enhance``; each is looked after in the same way.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
@@ -18,13 +19,14 @@ from imgpipe_dagster.catalogue.batches import (
     begin_attempt,
     claim_batch,
     fail_batch,
+    get_batch,
     hold_batch,
     note_heartbeat,
     open_batches,
 )
 from imgpipe_dagster.catalogue.tables import BatchState, Claimant
 from imgpipe_dagster.catalogue.ticks import note_tick
-from imgpipe_dagster.partitions import ATTEMPT_TAG, image_batches
+from imgpipe_dagster.partitions import ATTEMPT_TAG, PARTITION_TAG, image_batches
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.sensors.common import catalogue_skip
 
@@ -174,6 +176,7 @@ def tick(
         next_run = _act(instance, engine, batch, own, decide(batch, view, attempt_limits))
         if next_run is not None:
             wanted.append(next_run)
+    accuse_forgotten_runs(instance, engine, {run.run_id for own in runs.values() for run in own}, attempt_limits)
     for _ in range(max_open_batches - len(claimed)):
         new = claim_batch(engine, batch_limits, Claimant.SENSOR)
         if new is None:
@@ -198,6 +201,31 @@ def accuse_runs(instance: dg.DagsterInstance, batch: Batch, runs: Iterable[dg.Da
             instance.report_run_failed(
                 run, f"No sign of life for {batch.heartbeat_age_s:.0f} seconds: counted as lost."
             )
+
+
+def accuse_forgotten_runs(
+    instance: dg.DagsterInstance, engine: Engine, watched: Collection[str], limits: AttemptLimits
+) -> None:
+    """Report runs as failed that are lost and that no open batch waits for, so that their slots are free again.
+
+    A backfill's, a re-execution's, or one whose worker died between its last rows and its own end: nobody asks for
+    their next attempt, but while they count as started, the queue holds others back for them.
+
+    Args:
+        instance: Dagster's instance.
+        engine: The catalogue.
+        watched: Ids of runs that are looked after already.
+        limits: How long a run may be silent.
+    """
+    now = time.time()
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        run = record.dagster_run
+        began = record.start_time or record.create_timestamp.timestamp()
+        if run.run_id in watched or PARTITION_TAG not in run.tags or now - began <= limits.heartbeat_limit_s:
+            continue
+        batch = get_batch(engine, run.tags[PARTITION_TAG])  # None: the partition is a temple
+        if batch is not None and limits.is_silent(batch):
+            accuse_runs(instance, batch, [run])
 
 
 def _act(

@@ -172,6 +172,26 @@ def test_a_silent_run_is_reported_as_failed_and_tried_again(pipeline, sensor):
     assert [r.run_key for r in sensor().run_requests] == [f"{key}:analyse:2"]
 
 
+def test_a_lost_run_that_no_open_batch_waits_for_frees_its_slot(pipeline):
+    def look(limit_s):
+        tick(pipeline.instance, pipeline.engine, BatchLimits(), AttemptLimits(3, limit_s), max_open_batches=2)
+        return {run.job_name: run.status.value for run in pipeline.instance.get_runs()}
+
+    pipeline.add("http://127.0.0.1/a.jpg")
+    batch = pipeline.claim()
+    for job, partition in (("enhance", batch.key), ("__ASSET_JOB", batch.key), ("training", "a temple")):
+        run = dg.DagsterRun(job_name=job, status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": partition})
+        pipeline.instance.add_run(run)
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(ImageBatch).values(state="enhanced"))
+    started = dict.fromkeys(["enhance", "__ASSET_JOB", "training"], "STARTED")
+    assert look(60) == started, "the batch was heard of a moment ago"
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(ImageBatch).values(heartbeat_at=sa.text("'2020-01-01 00:00:00.000000'")))
+    assert look(60) == started, "the runs have just begun"
+    assert look(0.001) == started | {"enhance": "FAILURE", "__ASSET_JOB": "FAILURE"}
+
+
 def test_a_run_that_a_person_canceled_holds_its_batch(pipeline, sensor):
     pipeline.add("http://127.0.0.1/a.jpg")
     key = sensor().run_requests[0].partition_key
