@@ -18,12 +18,16 @@ _SMOOTHING = 0.1
 _WAITING_WHEN_OVERLOADED = 1
 """How many may wait for each thread then."""
 
+_JUDGED_EVERY_S = 1.0
+_MORE_THAN_CAN_BE_DONE = 0.25
+"""An overload goes on as long as so many are refused for each one that is done."""
+
 
 class WorkPool:
     """Threads for one kind of work. A request that would wait too long is refused at once.
 
     The queue takes in many that come at once. When it is full, more comes than can be done, and a long queue would only
-    make everyone late: it is kept short from then on, until a thread has nothing to do.
+    make everyone late: it is kept short from then on, until hardly anyone has been refused for a second.
 
     The threads give way to the thread of the event loop, which has little to do and should do it soon.
 
@@ -39,6 +43,8 @@ class WorkPool:
         self._queue_limit = queue_limit
         self._seconds = 1.0  # of a piece of work, smoothed
         self._overloaded = False
+        self._refused = self._finished = 0  # since the last judgement
+        self._judged_at = time.monotonic()
         self.in_flight = 0
 
     async def run(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -61,11 +67,13 @@ class WorkPool:
         Raises:
             Refusal: 503 with Retry-After.
         """
+        self._judge()
         waiting = self._queue_limit
         if self._overloaded:
             waiting = min(waiting, self._threads * _WAITING_WHEN_OVERLOADED)
         if self.in_flight >= self._threads + waiting:
             self._overloaded = True
+            self._refused += 1
             wait_s = self.in_flight * self._seconds / self._threads
             raise Refusal(Code.OVERLOADED, "Too many requests wait for this already.", retry_after_s=wait_s)
 
@@ -75,8 +83,15 @@ class WorkPool:
 
     def _done(self) -> None:
         self.in_flight -= 1
-        if self.in_flight < self._threads:
-            self._overloaded = False
+        self._finished += 1
+
+    def _judge(self) -> None:
+        now = time.monotonic()
+        if now - self._judged_at > _JUDGED_EVERY_S:
+            if self._refused <= _MORE_THAN_CAN_BE_DONE * self._finished:
+                self._overloaded = False
+            self._refused = self._finished = 0
+            self._judged_at = now
 
     def _timed(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         started = time.perf_counter()

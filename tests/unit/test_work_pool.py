@@ -2,14 +2,21 @@
 
 import asyncio
 import threading
+import time
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
+from imgpipe_dagster.api import work
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.work import WorkPool
 
 
-def test_a_queue_that_was_full_is_kept_short_until_a_thread_has_nothing_to_do():
+def test_a_queue_that_was_full_is_kept_short_until_hardly_anyone_is_refused(monkeypatch):
+    clock = Mock(return_value=100.0)
+    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=clock, perf_counter=time.perf_counter))
+
     async def use():
         pool = WorkPool("test", threads=1, queue_limit=4)
         ends = threading.Semaphore(0)
@@ -41,6 +48,20 @@ def test_a_queue_that_was_full_is_kept_short_until_a_thread_has_nothing_to_do():
         await work_off(left=1)
         assert await let_in() == 1
         await work_off(left=0)
+        clock.return_value = 102.0  # four were refused while five were done
+        assert await let_in() == 2
+        clock.return_value = 104.0  # nobody was done
+        assert await let_in() == 0
+        await work_off(left=0)
+        clock.return_value = 106.0  # one was refused while two were done
+        assert await let_in() == 2
+        await work_off(left=1)
+        await work_off(left=0)
+        for _ in range(3):
+            asked.append(asyncio.create_task(pool.run(ends.acquire)))
+            await asyncio.sleep(0)
+            await work_off(left=0)
+        clock.return_value = 108.0  # one for five
         assert await let_in() == 5
         await work_off(left=0)
         await asyncio.gather(*asked)
