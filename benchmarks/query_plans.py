@@ -226,7 +226,12 @@ def fill(engine: Engine, *, image_count: int, box_count: int, batch_size: int = 
                 RawImage: {"object_key": digest, "sha256": digest, "fetch_attempts": 1, "fetch_seconds": 0.05},
                 ValidatedImage: {"object_key": digest, "sha256": digest, "width": 1280, "height": 960},
                 DetectedImage: {"object_count": 10, "model_version": MODEL},
-                ImagePrediction: {"status": answer, "object_count": 10, "top_class": _class(ProductImage.id)},
+                ImagePrediction: {
+                    "status": answer,
+                    "object_count": 10,
+                    "top_class": _class(ProductImage.id),
+                    "top_confidence": 0.5,
+                },
                 MetadataReport: {
                     "object_key": sa.literal("metadata/") + digest + ".json",
                     "sha256": digest,

@@ -118,4 +118,5 @@ def _found(row: Mapping[Any, Any]) -> str:
         return str(row["status"])
     if not row["object_count"]:
         return "nothing found"
-    return f"{counted(row['object_count'], 'object')}, {row['top_class']} {row['top_confidence']:.2f}"
+    sure = "" if row["top_confidence"] is None else f" {row['top_confidence']:.2f}"  # rows of another program
+    return f"{counted(row['object_count'], 'object')}, {row['top_class']}{sure}"
