@@ -10,7 +10,7 @@ dashboard` and Streamlit with an empty page, and measures in Chromium, by the br
 
 Last, it runs every page in this process and asks the database for the plan of each statement that it executes.
 
-    python benchmarks/dashboard.py [--images 200000] [--rounds 5] [--items 100] [--databases sqlite mariadb]
+    python benchmarks/dashboard.py [--images 200000] [--rounds 3] [--items 100] [--databases sqlite mariadb]
 """
 
 import argparse
@@ -378,9 +378,9 @@ def measure(kind: str, url: str, home: Path, options: argparse.Namespace) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--items", type=int, default=100, help="pictures that are reviewed")
-    parser.add_argument("--pace", type=float, default=0.3, help="seconds that a reviewer looks at each")
+    parser.add_argument("--pace", type=float, default=0.5, help="seconds that a reviewer looks at each")
     parser.add_argument("--databases", nargs="+", choices=["sqlite", "mariadb"], default=["sqlite", "mariadb"])
     options = parser.parse_args()
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, median of {options.rounds} rounds")

@@ -21,6 +21,7 @@ from imgpipe_dagster.catalogue.overview import (
 )
 from imgpipe_dagster.catalogue.pulse import Pulse, take_pulse
 from imgpipe_dagster.catalogue.tables import FeedKind
+from imgpipe_dagster.dashboard.charts import bar_chart
 from imgpipe_dagster.dashboard.links import batch_url, run_url
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.services import engine, settings
@@ -34,10 +35,14 @@ RANGES: dict[str, tuple[dt.timedelta, Interval, str]] = {
     "7 days": (dt.timedelta(days=7), Interval.HOUR, "h"),
     "30 days": (dt.timedelta(days=30), Interval.DAY, "D"),
 }
+_TIME_UNITS = {
+    Interval.MINUTE: "yearmonthdatehoursminutes",
+    Interval.HOUR: "yearmonthdatehours",
+    Interval.DAY: "yearmonthdate",
+}
 EVERY_SOURCE = "every source"
 WAITING_AT_MOST = 10_000
 _PREDICTED, _REJECTED = "with an answer", "rejected"
-_COLOURS: list[Any] = ["#1f77b4", "#d95f02"]  # can be told apart by everybody, on light and on dark
 
 
 def show(who: Person) -> None:
@@ -122,8 +127,9 @@ def _charts(counts: AnswerCounts, length: dt.timedelta, interval: Interval, unit
         st.caption(f"The newest {COUNTED_AT_MOST:,} answers of this time are counted.")
     st.header(f"Images per {interval.name.lower()}")
     frame = bars(counts, length, unit, dt.datetime.now(dt.UTC).replace(tzinfo=None))
-    st.bar_chart(frame, color=_COLOURS, x_label="UTC", y_label="images", height=260)
-    st.caption(f"{counts.answers:,} images had their first answer, {sum(counts.rejected.values()):,} were rejected.")
+    told = f"{counts.answers:,} images had their first answer, {sum(counts.rejected.values()):,} were rejected."
+    bar_chart(frame, what=told, x_label="UTC", y_label="images", time_unit=_TIME_UNITS[interval])
+    st.caption(told)
     left, right = st.columns([2, 1])  # what to do is a sentence
     with left:
         st.header("Rejected, by reason")

@@ -7,6 +7,7 @@ import streamlit as st
 
 from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.catalogue.qc_reports import review_figures
+from imgpipe_dagster.dashboard.charts import bar_chart
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.services import engine
 
@@ -25,8 +26,10 @@ def show(who: Person) -> None:
         st.info("Nobody has decided in this time. The page Review shows what waits.", icon=":material/inbox:")
         return
     days = pd.DataFrame(figures["days"]).set_index("day")[["approved", "reworked", "rejected"]]
+    days.index = pd.to_datetime(days.index)
     st.header("Decisions by day")
-    st.bar_chart(days, x_label="day (UTC)", y_label="decisions", height=260)
+    told = f"Decisions on {len(days)} days: " + ", ".join(f"{count:,} {name}" for name, count in days.sum().items())
+    bar_chart(days, what=told, x_label="day (UTC)", y_label="decisions", time_unit="yearmonthdate")
     left, right = st.columns(2)
     with left:
         st.header("Rejected, by reason")

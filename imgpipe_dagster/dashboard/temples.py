@@ -20,6 +20,7 @@ from imgpipe_dagster.catalogue.temple_images import (
     temple_ids,
 )
 from imgpipe_dagster.catalogue.temple_models import Version, champion, versions
+from imgpipe_dagster.dashboard.charts import line_chart
 from imgpipe_dagster.dashboard.paging import pager, trail
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import small_pictures
@@ -121,7 +122,9 @@ def _curve(curve: dict[str, list[float | None]] | None) -> None:
         return
     frame = pd.DataFrame(shown)
     frame.index = frame.index + 1
-    st.line_chart(frame, x_label="pass over the pictures", y_label="accuracy", height=260)
+    last = ", ".join(f"{name} {value:.2f}" for name, value in frame.iloc[-1].dropna().items())
+    told = f"Accuracy over {len(frame)} passes, at the end: {last}"
+    line_chart(frame, what=told, x_label="pass over the pictures", y_label="accuracy")
 
 
 def _confusion(version: Version) -> None:
@@ -161,17 +164,25 @@ def _pictures(temple_id: str, who: Person) -> None:
         return
     frame = pd.DataFrame({str(split): pd.Series(of_split) for split, of_split in counts.items()}).fillna(0).astype(int)
     st.dataframe(frame.rename_axis("category").reset_index(), hide_index=True)
-    with st.expander("Look through them and correct labels", icon=":material/photo_library:"):
-        left, right = st.columns(2)
-        split = TempleSplit(left.selectbox("Which", [s for s in TempleSplit if s in counts], key="temple_split"))
-        category = right.selectbox("Category", [ANY_CATEGORY, *counts[split]], key="temple_category")
-        question = repr((temple_id, split, category))
-        way = trail(_TRAIL, question)
-        only = None if category == ANY_CATEGORY else str(category)
-        page = list_pictures(engine(), temple_id, split, category=only, before=way[-1], at_most=PER_PAGE + 1)
-        shown = page[:PER_PAGE]
-        _labels(shown, {}, "picture", who)
-        pager(_TRAIL, question, way, shown[-1].id if len(page) > PER_PAGE else None)
+    look = st.expander(
+        "Look through them and correct labels", icon=":material/photo_library:", key="temple_look", on_change="rerun"
+    )
+    if look.open:  # else nothing is read for it
+        with look:
+            _browse(temple_id, counts, who)
+
+
+def _browse(temple_id: str, counts: dict[TempleSplit, dict[str, int]], who: Person) -> None:
+    left, right = st.columns(2)
+    split = TempleSplit(left.selectbox("Which", [s for s in TempleSplit if s in counts], key="temple_split"))
+    category = right.selectbox("Category", [ANY_CATEGORY, *counts[split]], key="temple_category")
+    question = repr((temple_id, split, category))
+    way = trail(_TRAIL, question)
+    only = None if category == ANY_CATEGORY else str(category)
+    page = list_pictures(engine(), temple_id, split, category=only, before=way[-1], at_most=PER_PAGE + 1)
+    shown = page[:PER_PAGE]
+    _labels(shown, {}, "picture", who)
+    pager(_TRAIL, question, way, shown[-1].id if len(page) > PER_PAGE else None)
 
 
 def _labels(pictures: Sequence[TemplePicture], said: dict[int, str], key: str, who: Person) -> None:
