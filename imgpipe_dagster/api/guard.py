@@ -18,6 +18,7 @@ from imgpipe_dagster.api.bodies import FORM_OVERHEAD, CountedBody, require_json,
 from imgpipe_dagster.api.gate import Principal, Scope
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.services import Services, services_of
+from imgpipe_dagster.api.work import WorkPool
 from imgpipe_dagster.settings import Settings
 
 E = TypeVar("E", bound=Callable[..., Any])
@@ -63,6 +64,8 @@ class Access:
         body: What body it takes.
         is_old_path: It is a path of one of the older systems, which open networks reach without a key.
         deadline_s: The time for a request, of the settings; None for the usual one.
+        pool: Whose threads do the work: where too many wait for them, a request is refused before anything else is done
+            for it than to see who calls.
         refused: Told of each request that gets no answer of the path's, with what stood in its way.
     """
 
@@ -70,6 +73,7 @@ class Access:
     body: Body = Body.NONE
     is_old_path: bool = False
     deadline_s: Callable[[Settings], float] | None = None
+    pool: Callable[[Services], WorkPool] | None = None
     refused: Callable[[Request, Exception], None] | None = None
 
 
@@ -79,12 +83,13 @@ def access(
     body: Body = Body.NONE,
     is_old_path: bool = False,
     deadline_s: Callable[[Settings], float] | None = None,
+    pool: Callable[[Services], WorkPool] | None = None,
     refused: Callable[[Request, Exception], None] | None = None,
 ) -> Callable[[E], E]:
     """State the guards of a path: a decorator between the router's and the function."""
 
     def attach(endpoint: E) -> E:
-        setattr(endpoint, _ACCESS, Access(scope, body, is_old_path, deadline_s, refused))
+        setattr(endpoint, _ACCESS, Access(scope, body, is_old_path, deadline_s, pool, refused))
         return endpoint
 
     return attach
@@ -110,6 +115,8 @@ class GuardedRoute(APIRoute):
 
     async def handle(self, scope: ScopeOfRequest, receive: Receive, send: Send) -> None:
         """Handle one request. The server itself leaves out the body of an answer to HEAD."""
+        if self.access.pool is not None:
+            await _require_room(Request(scope), self.access, self.access.pool)
         await super().handle(self._as_get(scope), receive, send)
 
     def _as_get(self, scope: ScopeOfRequest) -> ScopeOfRequest:
@@ -149,11 +156,29 @@ class GuardedRoute(APIRoute):
             try:
                 return await guarded(request)
             except Exception as error:
-                if guards.refused is not None:
-                    guards.refused(request, error)
+                _tell(guards, request, error)
                 raise
 
         return told
+
+
+async def _require_room(request: Request, guards: Access, pool: Callable[[Services], WorkPool]) -> None:
+    services = services_of(request)
+    try:
+        pool(services).require_room()
+    except Refusal as full:
+        try:
+            await _admit(services, request, guards)
+        except Exception as error:
+            _tell(guards, request, error)
+            raise
+        _tell(guards, request, full)
+        raise
+
+
+def _tell(guards: Access, request: Request, error: Exception) -> None:
+    if guards.refused is not None:
+        guards.refused(request, error)
 
 
 async def _admit(services: Services, request: Request, guards: Access) -> str:

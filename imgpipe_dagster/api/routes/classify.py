@@ -135,14 +135,19 @@ def _note_refusal(request: Request, error: Exception) -> None:
     response_model_exclude_none=True,
     responses={status: {"model": ClassifyError} for status in (400, 413, 429, 500, 503)},
 )
-@access(Scope.READ, body=Body.UPLOAD, is_old_path=True, refused=_note_refusal)
+@access(
+    Scope.READ,
+    body=Body.UPLOAD,
+    is_old_path=True,
+    pool=lambda services: services.inference.pool,
+    refused=_note_refusal,
+)
 async def classify(
     request: Request,
     objects: Annotated[bool, Query(description="Tell the objects in the picture too, with a status each.")] = False,
 ) -> BottleStatus:
     """Whether the bottle in a picture is opened or closed, or whether there is none (background)."""
     services = services_of(request)
-    services.inference.pool.require_room()
     upload = await _read_upload(request, services.settings.api_max_upload_bytes)
     seen = await _look(services, request, upload, with_objects=objects)
     answer = BottleStatus(bottle_status=seen.class_name, confidence=seen.confidence)

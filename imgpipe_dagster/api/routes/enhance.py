@@ -99,7 +99,7 @@ class EnhancedPicture(BaseModel):
 
 
 @router.post("/url", response_model=EnhancedPicture, responses=_PICTURES)
-@access(Scope.WRITE, body=Body.JSON)
+@access(Scope.WRITE, body=Body.JSON, pool=lambda services: services.enhancing)
 async def enhance_url(request: Request, wanted: EnhanceUrl) -> Any:  # noqa: ANN401 - a picture or a description of it
     """Fetch a picture and enhance it. Only addresses of the public internet are fetched from."""
     services = services_of(request)
@@ -109,11 +109,10 @@ async def enhance_url(request: Request, wanted: EnhanceUrl) -> Any:  # noqa: ANN
 
 
 @router.post("/upload", response_model=EnhancedPicture, responses=_PICTURES, openapi_extra=_FORM)
-@access(Scope.WRITE, body=Body.UPLOAD)
+@access(Scope.WRITE, body=Body.UPLOAD, pool=lambda services: services.enhancing)
 async def enhance_upload(request: Request) -> Any:  # noqa: ANN401 - a picture or a description of it
     """Enhance a picture that comes with the request."""
     services = services_of(request)
-    services.enhancing.require_room()
     upload, fields = await read_form(request, "file", max_bytes=services.settings.api_max_upload_bytes)
     if upload is None or not upload.data:
         raise Refusal(Code.INVALID_REQUEST, "The form has no picture in its field file.")

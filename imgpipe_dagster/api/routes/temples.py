@@ -148,11 +148,10 @@ async def make_model(request: Request, wanted: MakeModel) -> Any:  # noqa: ANN40
     openapi_extra=_json_body(Predict),
     responses={400: {"model": Predicted}},
 )
-@access(Scope.READ, body=Body.OLD_IMAGES, is_old_path=True)
+@access(Scope.READ, body=Body.OLD_IMAGES, is_old_path=True, pool=lambda services: services.predicting)
 async def predict(request: Request) -> Any:  # noqa: ANN401 - the answer or one with status 400
     """Which category pictures of a temple have: the most probable, or "No category (Anomaly)"."""
     services = services_of(request)
-    services.predicting.require_room()
     wanted = await _read(request, services, Predict)
     answers = await services.predicting.run(_predict, services, wanted)
     classes = [None if found.answer is None else found.answer.image_class for found in answers]
