@@ -16,18 +16,17 @@ import cv2
 import numpy as np
 
 from imgpipe_dagster.imaging.backdrop import plain_backdrop_mask
+from imgpipe_dagster.imaging.box_prior import Box, place, product_evidence, reachable, subjects
 from imgpipe_dagster.imaging.matting import refine
 
-Box = Sequence[float]
-
-# Solved at three sizes: one solution alone jumps with small changes of the picture, their vote does not.
-_SOLVE_SIDES = (200, 256, 320)
-_GRABCUT_ITERATIONS = 3
+# Solved at three sizes: one solution alone jumps with small changes of the picture, their vote does not. One of them
+# begins with all of a box as product, for products whose colours are around them too.
+_SOLVE_SIDES = (160, 200, 256)
+_UNPREJUDICED_SIDE = 200
+_GRABCUT_ITERATIONS = 2
 _SURROUNDINGS = 0.35
-_BOX_SLACK = 0.06
-_CORE, _LARGE_CORE = 0.2, 0.55
+_CORE, _LARGE_CORE = 0.3, 0.55
 _LOOSE_BOX = 0.1
-_SUBJECT_SHARE = 0.4
 _BOX_AGREEMENT = 0.6
 # Without boxes a cluttered border says little: only masks on which a narrow and a wide frame agree were mostly right.
 _FRAMES = ((0.03, 0.0), (0.1, 0.2), (0.18, 0.3))
@@ -100,8 +99,8 @@ def remove_background(
     Args:
         image: uint8 BGR, (height, width, 3).
         method: The way to find the product; ``keep`` takes the whole picture as the product.
-        boxes: The detector's boxes (x1, y1, x2, y2) in pixels of this picture. Boxes much smaller than the largest
-            one are taken for bystanders.
+        boxes: The detector's boxes (x1, y1, x2, y2) in pixels of this picture, the surest first. Boxes much smaller
+            than the largest are taken for bystanders, and one that holds the first for what that stands on.
         rembg_model: For ``rembg``: a name of its models, or the path of an ONNX file.
 
     Raises:
@@ -120,7 +119,7 @@ def remove_background(
             bright = _brightened(image)
             if np.ptp(bright.reshape(-1, 3), axis=0).max() < 4:  # of one colour: there is nothing to find in it
                 return Cutout(np.zeros((height, width), np.uint8), MaskFault.NEARLY_EMPTY, method)
-            votes, fault = _solve(bright, _subjects(boxes, width, height))
+            votes, fault = _solve(bright, subjects(boxes, width, height))
             return Cutout(refine(bright, votes), fault, method)
 
 
@@ -130,33 +129,20 @@ def _brightened(image: np.ndarray) -> np.ndarray:
     return image if highlight > 110 else cv2.convertScaleAbs(image, alpha=min(220 / max(highlight, 1.0), 12.0))
 
 
-def _subjects(boxes: Sequence[Box], width: int, height: int) -> list[tuple[float, float, float, float]]:
-    """The boxes inside the picture that are large enough beside the largest to be products and not bystanders."""
-    inside = []
-    for x1, y1, x2, y2 in boxes:
-        box = (max(0.0, float(x1)), max(0.0, float(y1)), min(float(width), x2), min(float(height), y2))
-        if box[2] - box[0] >= 4 and box[3] - box[1] >= 4:
-            inside.append(box)
-    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in inside]
-    return [box for box, area in zip(inside, areas, strict=True) if area >= _SUBJECT_SHARE * max(areas)]
-
-
 def _solve(image: np.ndarray, boxes: list[tuple[float, float, float, float]]) -> tuple[np.ndarray, MaskFault | None]:
     """The share of solutions that call a pixel product, (height, width) in 0…1, and what is wrong with it."""
     height, width = image.shape[:2]
     product, sure = plain_backdrop_mask(image)
     if product is not None:
         if boxes:
-            product &= _inside(boxes, width, height)
+            product &= reachable(boxes, width, height)
         if sure and (not boxes or _gap(product, boxes) < _LOOSE_BOX):
             return product.astype(np.float32), _fault(product)
         boxes = boxes or _bounds(product)
     if boxes:
         return _solve_in_boxes(image, boxes)
     solutions = [
-        _grabcut(
-            image, [(width * edge, height * edge, width * (1 - edge), height * (1 - edge))], 256, slack=0, core=core
-        )
+        _grabcut_in_frame(image, (width * edge, height * edge, width * (1 - edge), height * (1 - edge)), core)
         for edge, core in _FRAMES
     ]
     votes = _vote(solutions, (width, height))
@@ -166,14 +152,6 @@ def _solve(image: np.ndarray, boxes: list[tuple[float, float, float, float]]) ->
 def _bounds(mask: np.ndarray) -> list[tuple[float, float, float, float]]:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [(float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0)] if rows.size else []
-
-
-def _inside(boxes: list[tuple[float, float, float, float]], width: int, height: int) -> np.ndarray:
-    inside = np.zeros((height, width), bool)
-    for x1, y1, x2, y2 in boxes:
-        right, down = _BOX_SLACK * (x2 - x1), _BOX_SLACK * (y2 - y1)
-        inside[max(0, int(y1 - down)) : int(y2 + down) + 1, max(0, int(x1 - right)) : int(x2 + right) + 1] = True
-    return inside
 
 
 def _solve_in_boxes(
@@ -188,12 +166,12 @@ def _solve_in_boxes(
     crop = image[top : int(min(height, y2 + around)), left : int(min(width, x2 + around))]
     local = [(a - left, b - top, c - left, d - top) for a, b, c, d in boxes]
     size = (crop.shape[1], crop.shape[0])
-    solutions = [_grabcut(crop, local, side, slack=_BOX_SLACK, core=_CORE) for side in _SOLVE_SIDES]
+    solutions = [_grabcut_in_boxes(crop, local, side, _CORE) for side in _SOLVE_SIDES]
     votes = _vote(solutions, size)
     if _gap(votes > 0.5, local) > _LOOSE_BOX:
         # A detector's box is tight (Lempitsky et al.: Image Segmentation with a Bounding Box Prior, ICCV 2009). A mask
         # that leaves a side of it empty is a part of the product, so more of the middle is taken for granted.
-        solutions = [_grabcut(crop, local, side, slack=_BOX_SLACK, core=_LARGE_CORE) for side in _SOLVE_SIDES]
+        solutions = [_grabcut_in_boxes(crop, local, side, _LARGE_CORE) for side in _SOLVE_SIDES]
         votes = _vote(solutions, size)
     whole = np.zeros((height, width), np.float32)
     whole[top : top + size[1], left : left + size[0]] = votes
@@ -206,24 +184,46 @@ def _solve_in_boxes(
     return whole, MaskFault.TORN if _gap(mask, local) > 3 * _LOOSE_BOX else _fault(whole > 0.5)
 
 
-def _grabcut(
-    image: np.ndarray, boxes: Sequence[tuple[float, float, float, float]], side: int, *, slack: float, core: float
-) -> np.ndarray:
+def _grabcut_in_boxes(image: np.ndarray, boxes: Sequence[Box], side: int, core: float) -> np.ndarray:
     """One solution with the image's longer side shrunk to ``side``: uint8 0 or 255 at that size."""
+    small, factor = _shrunk(image, side)
+    height, width = small.shape[:2]
+    scaled = (np.array(boxes) * factor).tolist()
+    inside = reachable(scaled, width, height)
+    if inside.all():
+        return np.full((height, width), 255, np.uint8)
+    product = inside
+    if side != _UNPREJUDICED_SIDE:
+        product = inside & (product_evidence(small, scaled, inside) > 0)
+    labels = np.where(inside, np.where(product, cv2.GC_PR_FGD, cv2.GC_PR_BGD), cv2.GC_BGD).astype(np.uint8)
+    for box in scaled:
+        u, v = place(box, width, height)
+        labels[u**4 + v**4 < core**4] = cv2.GC_FGD
+    return _grabcut(small, labels, _GRABCUT_ITERATIONS)
+
+
+def _grabcut_in_frame(image: np.ndarray, frame: Box, core: float) -> np.ndarray:
+    """One solution where nothing is known but that the product does not reach beyond a frame; as above."""
+    small, factor = _shrunk(image, 256)
+    u, v = place([corner * factor for corner in frame], small.shape[1], small.shape[0])
+    labels = np.where(np.maximum(u, v) <= 1, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    labels[u**4 + v**4 < core**4] = cv2.GC_FGD
+    return _grabcut(small, labels, 3)
+
+
+def _shrunk(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+    """The image in CIELAB with its longer side shrunk to ``side``, and the factor."""
     factor = min(1.0, side / max(image.shape[:2]))
     size = [max(2, round(length * factor)) for length in image.shape[1::-1]]
-    small = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2LAB)
-    labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
-    y, x = np.mgrid[0 : size[1], 0 : size[0]] + 0.5
-    for x1, y1, x2, y2 in np.array(boxes) * factor:
-        u, v = np.abs(2 * x - x1 - x2) / (x2 - x1), np.abs(2 * y - y1 - y2) / (y2 - y1)
-        labels[(labels == cv2.GC_BGD) & (np.maximum(u, v) <= 1 + 2 * slack)] = cv2.GC_PR_FGD
-        labels[u**4 + v**4 < core**4] = cv2.GC_FGD
+    return cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2LAB), factor
+
+
+def _grabcut(lab: np.ndarray, labels: np.ndarray, iterations: int) -> np.ndarray:
     if not (labels == cv2.GC_BGD).any():
         return np.full(labels.shape, 255, np.uint8)
     cv2.setRNGSeed(0)  # grabCut's k-means draws from OpenCV's generator
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(small, labels, (0, 0, 0, 0), *models, _GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(lab, labels, (0, 0, 0, 0), *models, iterations, cv2.GC_INIT_WITH_MASK)
     return _tidy(((labels & 1) * 255).astype(np.uint8))
 
 
