@@ -18,6 +18,7 @@ import numpy as np
 from imgpipe_dagster.imaging.backdrop import plain_backdrop_mask
 from imgpipe_dagster.imaging.box_prior import Box, place, product_evidence, reachable, subjects
 from imgpipe_dagster.imaging.matting import refine
+from imgpipe_dagster.imaging.outline import open_share, without_leaks
 
 # Solved at three sizes: one solution alone jumps with small changes of the picture, their vote does not. One of them
 # begins with all of a box as product, for products whose colours are around them too.
@@ -28,6 +29,7 @@ _SURROUNDINGS = 0.35
 _CORE, _LARGE_CORE = 0.3, 0.55
 _LOOSE_BOX = 0.1
 _BOX_AGREEMENT = 0.6
+_MOST_OPEN = 0.12
 # Without boxes a cluttered border says little: only masks on which a narrow and a wide frame agree were mostly right.
 _FRAMES = ((0.03, 0.0), (0.1, 0.2), (0.18, 0.3))
 _FRAME_AGREEMENT = 0.9
@@ -51,6 +53,7 @@ class MaskFault(StrEnum):
     NEARLY_FULL = "mask_nearly_full"
     TORN = "mask_torn"
     UNSTABLE = "mask_unstable"
+    OPEN = "mask_open"
 
 
 class MethodUnavailableError(RuntimeError):
@@ -138,9 +141,11 @@ def _solve(image: np.ndarray, boxes: list[tuple[float, float, float, float]]) ->
             product &= reachable(boxes, width, height)
         if sure and (not boxes or _gap(product, boxes) < _LOOSE_BOX):
             return product.astype(np.float32), _fault(product)
-        boxes = boxes or _bounds(product)
+        if not boxes and (found := _bounds(product)):
+            # The product is of the backdrop's own colour, at least in part.
+            return _solve_in_boxes(image, found, colours_tell=False)
     if boxes:
-        return _solve_in_boxes(image, boxes)
+        return _solve_in_boxes(image, boxes, colours_tell=True)
     solutions = [
         _grabcut_in_frame(image, (width * edge, height * edge, width * (1 - edge), height * (1 - edge)), core)
         for edge, core in _FRAMES
@@ -155,8 +160,9 @@ def _bounds(mask: np.ndarray) -> list[tuple[float, float, float, float]]:
 
 
 def _solve_in_boxes(
-    image: np.ndarray, boxes: list[tuple[float, float, float, float]]
+    image: np.ndarray, boxes: list[tuple[float, float, float, float]], *, colours_tell: bool
 ) -> tuple[np.ndarray, MaskFault | None]:
+    """As ``_solve``; ``colours_tell`` whether what is outside the boxes tells background from product by colour."""
     height, width = image.shape[:2]
     corners = np.array(boxes)
     x1, y1 = corners[:, :2].min(0)
@@ -166,13 +172,22 @@ def _solve_in_boxes(
     crop = image[top : int(min(height, y2 + around)), left : int(min(width, x2 + around))]
     local = [(a - left, b - top, c - left, d - top) for a, b, c, d in boxes]
     size = (crop.shape[1], crop.shape[0])
-    solutions = [_grabcut_in_boxes(crop, local, side, _CORE) for side in _SOLVE_SIDES]
+
+    def solve(core: float) -> list[np.ndarray]:
+        return [
+            _grabcut_in_boxes(crop, local, side, core, colours_tell=colours_tell and side != _UNPREJUDICED_SIDE)
+            for side in _SOLVE_SIDES
+        ]
+
+    solutions = solve(_CORE)
     votes = _vote(solutions, size)
     if _gap(votes > 0.5, local) > _LOOSE_BOX:
         # A detector's box is tight (Lempitsky et al.: Image Segmentation with a Bounding Box Prior, ICCV 2009). A mask
         # that leaves a side of it empty is a part of the product, so more of the middle is taken for granted.
-        solutions = [_grabcut_in_boxes(crop, local, side, _LARGE_CORE) for side in _SOLVE_SIDES]
+        solutions = solve(_LARGE_CORE)
         votes = _vote(solutions, size)
+    if colours_tell:
+        votes = _without_leaks(crop, votes, local)
     whole = np.zeros((height, width), np.float32)
     whole[top : top + size[1], left : left + size[0]] = votes
     mask = votes > 0.5
@@ -181,10 +196,23 @@ def _solve_in_boxes(
         return whole, MaskFault.NEARLY_EMPTY
     if _agreement(solutions) < _BOX_AGREEMENT:
         return whole, MaskFault.UNSTABLE
+    if colours_tell and open_share(crop, mask) > _MOST_OPEN:
+        return whole, MaskFault.OPEN
     return whole, MaskFault.TORN if _gap(mask, local) > 3 * _LOOSE_BOX else _fault(whole > 0.5)
 
 
-def _grabcut_in_boxes(image: np.ndarray, boxes: Sequence[Box], side: int, core: float) -> np.ndarray:
+def _without_leaks(image: np.ndarray, votes: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+    """The votes without background that flows in from outside, if what stays still fills the boxes."""
+    mask = votes > 0.5
+    rest = without_leaks(image, mask)
+    if _gap(rest, boxes) > _gap(mask, boxes) + 0.05:
+        return votes
+    return np.where(rest | ~mask, votes, np.float32(0))
+
+
+def _grabcut_in_boxes(
+    image: np.ndarray, boxes: Sequence[Box], side: int, core: float, *, colours_tell: bool
+) -> np.ndarray:
     """One solution with the image's longer side shrunk to ``side``: uint8 0 or 255 at that size."""
     small, factor = _shrunk(image, side)
     height, width = small.shape[:2]
@@ -193,7 +221,7 @@ def _grabcut_in_boxes(image: np.ndarray, boxes: Sequence[Box], side: int, core: 
     if inside.all():
         return np.full((height, width), 255, np.uint8)
     product = inside
-    if side != _UNPREJUDICED_SIDE:
+    if colours_tell:
         product = inside & (product_evidence(small, scaled, inside) > 0)
     labels = np.where(inside, np.where(product, cv2.GC_PR_FGD, cv2.GC_PR_BGD), cv2.GC_BGD).astype(np.uint8)
     for box in scaled:
@@ -271,7 +299,7 @@ def _agreement(solutions: list[np.ndarray]) -> float:
     return float(np.logical_and.reduce(masks).sum() / max(1, np.logical_or.reduce(masks).sum()))
 
 
-def _gap(mask: np.ndarray, boxes: Sequence[tuple[float, float, float, float]]) -> float:
+def _gap(mask: np.ndarray, boxes: Sequence[Box]) -> float:
     """The widest empty strip between the mask and a side of the boxes' hull, as a share of the hull's side."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:

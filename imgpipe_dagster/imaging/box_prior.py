@@ -11,7 +11,7 @@ SLACK = 0.06
 """By so much of its side a product may reach beyond its box."""
 
 _SUBJECT_SHARE = 0.4
-_HOLDER_SHARE = 0.2
+_HOLDER_SHARE = 0.1
 _LEAST_OUTSIDE = 0.04  # of the picture, so that there is something to learn the background's colours from
 _CUT_OFF = 0.3
 _AT_BORDER = 0.02

@@ -14,7 +14,9 @@ from imgpipe_dagster.imaging.background import (
     MethodUnavailableError,
     remove_background,
 )
+from imgpipe_dagster.imaging.box_prior import subjects
 from imgpipe_dagster.imaging.matting import product_colours
+from imgpipe_dagster.imaging.outline import open_share, without_leaks
 
 SEEDS = range(7000, 7030)
 
@@ -78,6 +80,53 @@ def test_a_bystander_with_a_small_box_is_left_out():
     cutout = remove_background(scene, boxes=[product.box, (18, 538, 62, 582)])
     assert overlap(cutout.alpha, product.alpha) > 0.95
     assert cutout.alpha[560, 40] == 0
+
+
+def test_what_holds_the_surest_box_is_no_product_and_what_it_holds_is_none_of_its_own():
+    cup, table, spoon, saucer = (100, 80, 300, 280), (10, 20, 590, 470), (120, 100, 140, 200), (90, 60, 320, 300)
+    assert subjects([cup, table, spoon], 600, 480) == [cup]
+    assert subjects([table, cup], 600, 480) == [table]
+    assert subjects([cup, saucer], 600, 480) == [cup, saucer]
+    assert subjects([], 600, 480) == []
+
+
+def figure_before_two_walls() -> tuple[np.ndarray, np.ndarray]:
+    """A thin figure with its arms out, before a wall that ends beside it."""
+    scene = np.full((400, 500, 3), (90, 160, 110), np.uint8)
+    scene[:, 400:] = (150, 90, 60)
+    figure = np.zeros((400, 500), np.uint8)
+    cv2.line(figure, (120, 60), (120, 340), 255, 40)
+    cv2.line(figure, (60, 120), (240, 90), 255, 22)
+    cv2.line(figure, (120, 330), (220, 350), 255, 26)
+    scene[figure > 0] = (60, 50, 190)
+    scene[60:340, 110:130] = (220, 215, 225)
+    draws = np.random.default_rng(0).normal(0, 1.5, scene.shape)
+    return (scene + draws).clip(0, 255).astype(np.uint8), figure
+
+
+def test_background_inside_a_box_that_goes_on_outside_is_left_out():
+    scene, figure = figure_before_two_walls()
+    rows, columns = np.flatnonzero(figure.any(1)), np.flatnonzero(figure.any(0))
+    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    cutout = remove_background(scene, boxes=[box])
+    assert cutout.plausible
+    assert overlap(cutout.alpha, figure) > 0.9
+
+
+def test_a_mask_that_ends_where_the_picture_has_no_edge_is_closed_there_or_known_to_be_open():
+    scene, figure = figure_before_two_walls()
+    leaking = figure > 0
+    leaking[150:300, 100:300] = True
+    assert open_share(scene, figure > 0) < 0.02
+    assert open_share(scene, leaking) > 0.12
+    np.testing.assert_array_equal(without_leaks(scene, figure > 0), figure > 0)
+    assert overlap(without_leaks(scene, leaking).astype(np.uint8) * 255, figure) > 0.95
+
+
+def test_a_picture_without_any_edge_beside_the_mask_is_not_trusted():
+    scene, _ = figure_before_two_walls()
+    blurred = cv2.GaussianBlur(scene, (0, 0), 60)
+    assert not remove_background(blurred, boxes=[(50, 40, 260, 370)]).plausible
 
 
 def test_several_products_are_all_kept():
