@@ -42,7 +42,7 @@ def demo_environment(home: Path, *, batch_size: int, batch_max_wait_s: float) ->
         "IMGPIPE_SMTP_URL": (home / "mails").as_uri().replace("file:", "maildir:", 1),
         "IMGPIPE_FETCH_ALLOW_NETWORKS": json.dumps(["127.0.0.0/8"]),  # the demo's CDN is local
         "IMGPIPE_TEMPLE_SCALE_FACTOR": "0.1",  # the demo's labelled pictures are small
-        "IMGPIPE_TEMPLE_EPOCHS": "40",
+        "IMGPIPE_TEMPLE_EPOCHS": "60",  # at 40 they still learn: one hall or the other has a mistake then
         "IMGPIPE_BATCH_SIZE": str(batch_size),
         "IMGPIPE_BATCH_MAX_WAIT_S": str(batch_max_wait_s),
         "DAGSTER_HOME": str(home / "dagster"),
