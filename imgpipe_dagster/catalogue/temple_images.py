@@ -100,6 +100,11 @@ class TrainingSet:
         return next((p for p in self.train if p.temple_id == self.temple_id), self.train[0] if self.train else None)
 
 
+def composed(text: str) -> str:
+    """A name in Unicode's composed form, in which names are stored; some keyboards and file systems give another."""
+    return unicodedata.normalize("NFC", text)
+
+
 def check_temple_id(text: str) -> str:
     """A temple's id as it is stored: Unicode in its composed form.
 
@@ -289,7 +294,7 @@ def count_pictures(engine: Engine, temple_id: str | None = None) -> dict[str, di
 
 
 def _checked(text: str, what: str) -> str:
-    name = unicodedata.normalize("NFC", text)
+    name = composed(text)
     try:
         name.encode()
     except UnicodeEncodeError as error:

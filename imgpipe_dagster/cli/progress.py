@@ -112,9 +112,13 @@ def count_bar(console: Console, what: str, total: int) -> Iterator[Callable[[str
 @contextmanager
 def _shown(bar: Progress) -> Iterator[None]:
     """Show a bar while the block runs. One that has not moved when the block fails is wiped: nothing had begun."""
-    with bar:
-        try:
-            yield
-        except BaseException:
-            bar.live.transient = not any(task.completed for task in bar.tasks)
-            raise
+    if bar.console.is_terminal:
+        bar.start()
+    try:
+        yield
+    finally:
+        moved = any(task.completed for task in bar.tasks)
+        bar.live.transient = not moved
+        if moved:
+            bar.start()  # elsewhere than on a terminal its end is all that is shown
+        bar.stop()

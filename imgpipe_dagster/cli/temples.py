@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from imgpipe_dagster.catalogue.temple_images import composed
 from imgpipe_dagster.cli.common import EXIT_SOME_FAILED, AsJson, err, fail, open_catalogue, out, read_settings
 from imgpipe_dagster.cli.progress import count_bar
 from imgpipe_dagster.settings import Settings
@@ -29,13 +30,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sites with categories of their own, and the model that each has.", no_args_is_help=True)
 
-Temple = Annotated[str, typer.Argument(help="The temple's id, as in product_images.temple_id.")]
+
+def _composed_if_given(text: str | None) -> str | None:
+    return None if text is None else composed(text)
+
+
+Temple = Annotated[str, typer.Argument(help="The temple's id, as in product_images.temple_id.", callback=composed)]
 LEGACY_FILES = ("model_architecture.json", "model_weights.h5", "extra_info.json")
 
 
 @app.command("add")
 def temple_add(
-    temple: Annotated[str, typer.Argument(help="The temple's id; `common` joins the training of every temple.")],
+    temple: Annotated[
+        str, typer.Argument(help="The temple's id; `common` joins the training of every temple.", callback=composed)
+    ],
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="A folder with a folder of pictures for each category.")
     ],
@@ -103,7 +111,9 @@ def temple_label(
 
 @app.command("list")
 def temple_list(
-    temple: Annotated[str | None, typer.Argument(help="Show every model of this temple.")] = None,
+    temple: Annotated[
+        str | None, typer.Argument(help="Show every model of this temple.", callback=_composed_if_given)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the temples with their pictures and champions, or all models of one temple.

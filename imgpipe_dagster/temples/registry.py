@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy.engine import Engine
 
+from imgpipe_dagster.catalogue.temple_images import composed
 from imgpipe_dagster.catalogue.temple_models import NoModelError, TempleModelError, Version, champion, get_version
 from imgpipe_dagster.models.temple_classifier import CLASSIFIER_FILES, TempleClassifier
 from imgpipe_dagster.models.temple_report import doubt_about
@@ -98,6 +99,7 @@ def find_version(engine: Engine, temple_id: str, version: str | None = None) -> 
     Raises:
         NoModelError: The temple has none.
     """
+    temple_id = composed(temple_id)
     if version is None:
         serving = champion(engine, temple_id)
         if serving is None:

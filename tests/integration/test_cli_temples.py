@@ -1,6 +1,7 @@
 """``imgpipe temple``: the life of a model from the command line, over one installation."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import dagster as dg
@@ -15,8 +16,8 @@ from imgpipe_dagster.cli import app
 
 pytestmark = pytest.mark.native
 
-TEMPLE = "hall 3/north, gate"
-PARTITION = "hall%203%2Fnorth%2C%20gate"
+TEMPLE = "hall 3/north, gat\u00e9"
+PARTITION = "hall%203%2Fnorth%2C%20gat\u00e9"
 
 
 class Commands:
@@ -44,7 +45,8 @@ class Commands:
             "DAGSTER_HOME": None,
             "COLUMNS": "200",
         }
-        return CliRunner().invoke(app, ["temple", *map(str, arguments)], env={**own, **environment})
+        typed = [unicodedata.normalize("NFD", str(argument)) for argument in arguments]  # as some keyboards do
+        return CliRunner().invoke(app, ["temple", *typed], env={**own, **environment})
 
 
 @pytest.fixture(scope="module")
