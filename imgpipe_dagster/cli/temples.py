@@ -309,11 +309,13 @@ class _Site:
         return build_resources(self.settings)["image_validator"].open()
 
     def usable(self, temple: str, version: str) -> None:
-        """Refuse a version whose files are damaged."""
-        from imgpipe_dagster.temples.registry import load_classifier
+        """Refuse a version of whose files one is damaged, be it one that prediction does not need."""
+        from imgpipe_dagster.temples.registry import classifier_of, find_version, load_files
 
         with self.making().logs.noting_errors(f"Promotion of {version} of {temple}"):
-            load_classifier(self.engine, self.store, temple, version)
+            found = find_version(self.engine, temple, version)
+            load_files(self.store, found, list(found.files))
+            classifier_of(self.store, found)
 
 
 @contextmanager
@@ -447,7 +449,10 @@ def _print_versions(rows: list[dict[str, Any]], as_json: bool) -> None:
         table.add_row(mark, row["version"], row["origin"], str(row["train_images"]), *rates)
     out.print(table)
     for row in rows:
-        out.print(f"{row['number']}: {row['verdict']}", markup=False)
+        doubt = row["doubt"] or ""
+        out.print(
+            f"{row['number']}: {row['verdict']} {'' if doubt in row['verdict'] else doubt}".rstrip(), markup=False
+        )
 
 
 def _print_made(made: "MadeModel", as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -207,12 +208,21 @@ def export_checked(model: "keras.Sequential", pictures: np.ndarray) -> bytes:
 
 
 def weights_to_bytes(model: "keras.Sequential") -> bytes:
-    """The weights of a Keras model as its ``.weights.h5`` file, without the optimizer, which is twice as large."""
+    """The weights of a Keras model as its ``.weights.h5`` file, without the optimizer, which is twice as large.
+
+    Raises:
+        OSError: The temporary folder is full, or cannot be written.
+    """
     bare = build_architecture(parse_architecture(model.to_json()))
     bare.set_weights(model.get_weights())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ModelFile.WEIGHTS
-        bare.save_weights(path)
+        try:
+            bare.save_weights(path)
+        except OSError as error:  # HDF5 tells it in several lines of its own
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, os.strerror(error.errno), tempfile.gettempdir()) from error
         return path.read_bytes()
 
 

@@ -119,6 +119,13 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     assert "It may be no better than guessing" in promoted.stderr
     assert f"{TEMPLE}: It may be no better than guessing" in temple("list").stdout
     assert failed(temple("promote", TEMPLE, "2"), "serves already")
+    listed = temple("list", TEMPLE).stdout.splitlines()
+    assert "guessing" in next(line for line in listed if line.startswith("2: It is worse"))
+    (weights,) = (temple.folder / "home" / "store").glob(f"models/**/{versions[0]['version']}/model.weights.h5")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    assert failed(temple("rollback", TEMPLE), "model.weights.h5", "has changed")
+    weights.write_bytes(whole)
     (changed,) = (temple.folder / "home" / "store").glob(f"models/**/{versions[0]['version']}/model.onnx")
     content = changed.read_bytes()
     changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -47,10 +48,12 @@ class Site:
 
     def __init__(self, folder, encode, draw_temple):
         self.folder = folder
-        self.engine = connect(Settings(home=folder, _env_file=None).catalogue_url)
+        self.engine = connect(Settings(home=folder).catalogue_url)
         schema.upgrade(self.engine)
         self.store = LocalStore(folder / "store")
         self.logs = TempleLogs(folder / "logs")
+        self.model: Any = None  # of a site that has one
+        self.stages: list[Stage] = []
         self._encode = lambda *arguments: encode(draw_temple(*arguments), "PNG")
 
     def picture(self, category, seed, *size):
@@ -102,8 +105,7 @@ def trained_site(tmp_path_factory, encode, draw_temple):
     made = Site(tmp_path_factory.mktemp("site"), encode, draw_temple)
     made.fill(train=16, test=6)
     stages = []
-    made.model = made.make(epochs=12, on_stage=stages.append)
-    made.stages = stages
+    made.stages, made.model = stages, made.make(epochs=12, on_stage=stages.append)
     yield made
     made.engine.dispose()
 
@@ -180,7 +182,7 @@ def test_a_model_is_made_tested_registered_and_serves(trained_site):
     assert version.labels == ["left", "right"]
     assert (version.input_height, version.input_width) == (32, 40)
     assert (version.train_images, version.test_images) == (32, 12)
-    assert len(version.data_fingerprint) == 64
+    assert len(version.data_fingerprint or "") == 64
     assert version.metrics["confusion"] == [[6, 0, 0], [0, 6, 0]]
     assert len(version.metrics["curve"]["val_loss"]) <= 12
     stored = {f"models/temples/hall/{version.version}/{name}" for name in version.files}
@@ -207,7 +209,7 @@ def test_files_are_classified_logged_with_every_probability_and_sorted(trained_s
         answers = list(predict_files(classifier, validator, files, trained_site.logs, "hall"))
     assert sorted(answer.number for answer in answers) == list(range(6)), "a file that comes twice is answered twice"
     assert all(answer.file == str(paths[answer.number]) for answer in answers)
-    found = {Path(answer.file).stem: answer for answer in answers}
+    found: dict[str, Any] = {Path(answer.file).stem: answer for answer in answers}
     assert [found[name].answer.image_class for name in ("left", "right")] == ["left", "right"]
     assert found["none"].answer.anomaly
     assert "not_an_image" in found["broken"].error
@@ -249,7 +251,9 @@ def test_a_model_that_is_worse_stays_a_challenger_and_says_why(trained_site):
     bad = trained_site.make(forceful=True, epochs=4)
     assert bad.report.correct < trained_site.model.report.correct, "most of what it was taught is wrong"
     assert not bad.serves
-    assert champion(trained_site.engine, "hall").version == trained_site.model.version.version
+    serving = champion(trained_site.engine, "hall")
+    assert serving
+    assert serving.version == trained_site.model.version.version
     assert "worse" in bad.version.verdict
     assert "challenger" in trained_site.log()
 
@@ -342,6 +346,7 @@ def test_a_training_that_is_killed_while_it_saves_makes_no_champion(site, monkey
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(site.folder)], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
+    assert process.stdout
     assert process.stdout.readline() == "stored\n"
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

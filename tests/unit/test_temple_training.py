@@ -1,6 +1,7 @@
 """Training a temple's network on small pictures: what it learns, what comes out, and how it can end."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from imgpipe_dagster.models.temple_cnn import (
     split_held_out,
 )
 from imgpipe_dagster.models.temple_input import InputFormat, LabelledPictures, to_pixels
-from imgpipe_dagster.models.temple_training import Stage, TrainingError, curve_as_lists, load_keras, train_temple
+from imgpipe_dagster.models.temple_training import (
+    Stage,
+    TrainingError,
+    curve_as_lists,
+    load_keras,
+    train_temple,
+    weights_to_bytes,
+)
 
 pytestmark = pytest.mark.native
 FORM = InputFormat(32, 40)
@@ -52,6 +60,19 @@ def test_keras_and_onnx_say_the_same_and_keras_can_be_loaded_again(trained_templ
     keras_says = np.asarray(load_keras(trained_temple.files)(to_pixels(noise)))
     onnx_says = trained_temple.classifier.network.probabilities(to_pixels(noise))
     assert np.abs(keras_says - onnx_says).max() < 1e-4
+
+
+def test_a_full_temporary_folder_is_told_in_one_line(trained_temple, tmp_path, monkeypatch):
+    model = load_keras(trained_temple.files)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as told:
+            weights_to_bytes(model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (told.value.filename, str(told.value).count("\n")) == (str(tmp_path), 0)
 
 
 def test_the_curve_tells_of_every_pass(trained_temple):
