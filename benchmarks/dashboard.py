@@ -94,15 +94,15 @@ WATCH = """(() => {
 # One decision: from the key to the next picture, and whether the browser had that picture when the key was pressed.
 DECIDE = """() => new Promise((resolve) => {
   const current = () => document.querySelector("[data-testid=stMain] [data-testid=stImage] img");
-  const ahead = document.querySelector(".st-key-review_ahead img");
+  const ahead = () => [...document.querySelectorAll(".st-key-review_ahead img")];
   const before = current().alt;
   window.addEventListener("keydown", () => {
     const begun = performance.now();
-    const had = ahead !== null && ahead.complete && ahead.naturalWidth > 0;
+    const had = ahead().filter((image) => image.complete && image.naturalWidth > 0).map((image) => image.src);
     const look = () => {
       const shown = current();
       if (shown && shown.alt !== before && shown.complete && shown.naturalWidth > 0)
-        resolve({ ms: performance.now() - begun, had: had && ahead.src === shown.src });
+        resolve({ ms: performance.now() - begun, had: had.includes(shown.src) });
       else requestAnimationFrame(look);
     };
     requestAnimationFrame(look);

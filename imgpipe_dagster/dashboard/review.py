@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
@@ -33,10 +33,13 @@ from imgpipe_dagster.imaging.formats import DecodeError
 from imgpipe_dagster.imaging.rework import RejectionReason
 from imgpipe_dagster.store.base import StoreError
 
+AHEAD = 2
+"""Pictures that are claimed and loaded before their turn: with one alone, who decides fast would wait for the next."""
+
 REASON_KEYS = dict(zip(RejectionReason, "1234567890QWE", strict=True))
 _DESK, _NOTES, _REASON = "review_desk", "review_notes", "review_reason"
 _ZOOM, _ORIGINAL = "review_zoom", "review_original"
-# The prefetched picture is loaded by the browser without being shown; a zoomed one is moved in its frame.
+# Prefetched pictures are loaded by the browser without being shown; a zoomed one is moved in its frame.
 _STYLE = """<style>
 .st-key-review_ahead { display: none; }
 .st-key-review_zoomed { overflow: auto; max-height: 80vh; }
@@ -53,7 +56,7 @@ class Desk:
         reviewer: Who.
         current: The picture that is looked at.
         claimed_at: When that was claimed, by this process's clock.
-        ahead: The picture that comes next; it is claimed as well.
+        ahead: The pictures that come next; they are claimed as well.
         passed: Where the last picture that was passed over stands in the queue.
         last: The last decision.
         decided_at: When that was, by this process's clock.
@@ -62,7 +65,7 @@ class Desk:
     reviewer: str
     current: ReviewItem | None = None
     claimed_at: float = 0.0
-    ahead: ReviewItem | None = None
+    ahead: list[ReviewItem] = field(default_factory=list)
     passed: tuple[float, int] | None = None
     last: Decision | None = None
     decided_at: float = 0.0
@@ -110,26 +113,28 @@ def _desk(who: Person) -> Desk:
 
 
 def advance(desk: Desk) -> None:
-    """Put the next picture before the reviewer, and claim the one after it."""
-    desk.current, desk.ahead = _reclaimed(desk, desk.ahead) or _claimed(desk, without=None), None
+    """Put the next picture before the reviewer, and claim those after it."""
+    desk.current = None
+    while desk.ahead and desk.current is None:
+        desk.current = _reclaimed(desk, desk.ahead.pop(0))
+    desk.current = desk.current or _claimed(desk)
     desk.claimed_at = time.monotonic()
-    if desk.current is not None:
-        desk.ahead = _claimed(desk, without=desk.current.image_id)
+    while desk.current is not None and len(desk.ahead) < AHEAD and (item := _claimed(desk)):
+        desk.ahead.append(item)
 
 
-def _claimed(desk: Desk, *, without: int | None) -> ReviewItem | None:
-    """The most urgent picture behind those that were passed over, claimed; None if there is none."""
+def _claimed(desk: Desk) -> ReviewItem | None:
+    """The most urgent picture behind those that were passed over or are at hand, claimed; None if there is none."""
+    at_hand = {item.image_id for item in (desk.current, *desk.ahead) if item is not None}
     waiting = pending_reviews(engine(), limits=limits(), after=desk.passed, reviewer=desk.reviewer, at_most=10)
     for item in waiting:
-        if item.image_id != without and (claimed := _reclaimed(desk, item)):
+        if item.image_id not in at_hand and (claimed := _reclaimed(desk, item)):
             return claimed
     return None
 
 
-def _reclaimed(desk: Desk, item: ReviewItem | None) -> ReviewItem | None:
+def _reclaimed(desk: Desk, item: ReviewItem) -> ReviewItem | None:
     """A picture of the queue, claimed anew; None if somebody was faster."""
-    if item is None:
-        return None
     try:
         return claim_review(engine(), item.image_id, reviewer=desk.reviewer, limits=limits())
     except ReviewError:
@@ -148,7 +153,7 @@ def _keep_claim(desk: Desk) -> None:
 
 
 def _leave(desk: Desk) -> None:
-    for item in (desk.current, desk.ahead):
+    for item in (desk.current, *desk.ahead):
         if item is not None:
             release_review(engine(), item.image_id, reviewer=desk.reviewer)
 
@@ -326,7 +331,9 @@ def _undo(desk: Desk, last: Decision) -> None:
     undo(engine(), last.image_id, reviewer=desk.reviewer, limits=limits())
     _clear()
     back = claim_review(engine(), last.image_id, reviewer=desk.reviewer, limits=limits())
-    desk.current, desk.ahead, desk.claimed_at = back, desk.current, time.monotonic()
+    if desk.current is not None:
+        desk.ahead.insert(0, desk.current)
+    desk.current, desk.claimed_at = back, time.monotonic()
 
 
 def _picture(item: ReviewItem) -> None:
@@ -370,12 +377,11 @@ def _facts(item: ReviewItem) -> None:
 
 
 def _fetch_ahead(desk: Desk) -> None:
-    """Let the browser load the next picture while this one is looked at."""
-    key = desk.ahead and (desk.ahead.enhanced_key or desk.ahead.original_key)
-    if not key:
-        return
+    """Let the browser load the next pictures while this one is looked at."""
     with st.container(key="review_ahead"):
-        try:
-            st.image(large_picture(store(), key), alt="The next picture")
-        except (StoreError, DecodeError):
-            return  # it is told when it is that picture's turn
+        for key in (item.enhanced_key or item.original_key for item in desk.ahead):
+            try:
+                if key:
+                    st.image(large_picture(store(), key), alt="A picture that comes next")
+            except (StoreError, DecodeError):
+                continue  # it is told when it is that picture's turn
