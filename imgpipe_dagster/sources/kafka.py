@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy.engine import Engine
 
@@ -198,7 +198,6 @@ class KafkaSource:
 
     @contextmanager
     def _consumer(self, more: Mapping[str, Any]) -> Iterator["Consumer"]:
-        Consumer = _library().Consumer
         own = {
             "group.id": self._config.group,
             "enable.auto.commit": False,
@@ -206,9 +205,7 @@ class KafkaSource:
             "auto.offset.reset": "earliest",
             "queued.max.messages.kbytes": 16 * 1024,
         }
-        consumer = Consumer(
-            {**connection_options(self._config), "error_cb": self._note_error, **own, **more}, logger=log
-        )
+        consumer = _client("Consumer", self._config, {"error_cb": self._note_error, **own, **more})
         try:
             yield consumer
         finally:
@@ -385,7 +382,7 @@ def connection_options(config: KafkaConfig) -> dict[str, Any]:
 def make_producer(config: KafkaConfig) -> "Producer":
     """A producer whose retries never double a message or change the order."""
     safe = {"enable.idempotence": True, "message.timeout.ms": int(config.timeout_s * 1000)}
-    return _library().Producer({**connection_options(config), **safe}, logger=log)
+    return _client("Producer", config, safe)
 
 
 def send_all(
@@ -419,12 +416,18 @@ def send_all(
     return failed[0] if failed else "no answer" if left else None
 
 
-def _library() -> Any:  # noqa: ANN401 - a module
+def _client(kind: Literal["Consumer", "Producer"], config: KafkaConfig, own: Mapping[str, Any]) -> Any:  # noqa: ANN401
     try:
         import confluent_kafka
     except ImportError as error:
         raise SourceError("Kafka needs an extra: pip install 'imgpipe-dagster[kafka]'") from error
-    return confluent_kafka
+    try:
+        return getattr(confluent_kafka, kind)({**connection_options(config), **own}, logger=log)
+    except confluent_kafka.KafkaException as error:
+        raise SourceError(
+            f"These settings make no Kafka client ({error.args[0].str()}): check IMGPIPE_KAFKA_SECURITY_PROTOCOL, "
+            "IMGPIPE_KAFKA_SASL_* and the files of IMGPIPE_KAFKA_SSL_*."
+        ) from error
 
 
 def _place(message: "Message") -> str:

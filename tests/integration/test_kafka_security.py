@@ -184,6 +184,20 @@ def test_messages_come_from_brokers_that_want_tls_a_certificate_and_a_login(read
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
+        ({"kafka_ssl_ca_file": "nowhere.pem"}, "ssl.ca.location"),
+        ({"kafka_ssl_key_password": "wrong"}, "ssl.key.location"),
+        ({"kafka_ssl_certificate_file": None}, "no certificate"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_a_clear_error(read, changed, why):
+    with pytest.raises(SourceError, match=f"make no Kafka client .*{why}.*check IMGPIPE_KAFKA") as error:
+        read(**changed)
+    assert PASSWORD not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
         ({"kafka_sasl_password": "wrong"}, "authentication"),
         ({"kafka_ssl_ca_file": "stranger"}, "certificate verify failed"),
         ({"kafka_ssl_certificate_file": None, "kafka_ssl_key_file": None, "kafka_ssl_key_password": None}, "."),
