@@ -157,6 +157,13 @@ def take_lease(engine: Engine, temple_id: str) -> str:
     return owner
 
 
+def is_held(engine: Engine, temple_id: str) -> bool:
+    """Whether somebody is making a model of a temple just now."""
+    age = sa.select(seconds_ago(TempleLease.heartbeat_at)).where(TempleLease.temple_id == temple_id)
+    found = transact(engine, lambda connection: connection.scalar(age), writes=False)
+    return found is not None and float(found) <= LEASE_LIMIT_S
+
+
 def renew_lease(engine: Engine, temple_id: str, owner: str) -> bool:
     """Say that the work goes on; False if the lease is another's by now."""
     renew = _lease(temple_id, owner, sa.update(TempleLease)).values(heartbeat_at=utc_now())

@@ -25,8 +25,9 @@ from imgpipe_dagster.catalogue.batches import (
     open_batches,
 )
 from imgpipe_dagster.catalogue.tables import BatchState, Claimant
+from imgpipe_dagster.catalogue.temple_models import is_held
 from imgpipe_dagster.catalogue.ticks import note_tick
-from imgpipe_dagster.partitions import ATTEMPT_TAG, PARTITION_TAG, image_batches
+from imgpipe_dagster.partitions import ATTEMPT_TAG, PARTITION_TAG, image_batches, temple_of_partition
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.sensors.common import catalogue_skip
 
@@ -208,8 +209,8 @@ def accuse_forgotten_runs(
 ) -> None:
     """Report runs as failed that are lost and that no open batch waits for, so that their slots are free again.
 
-    A backfill's, a re-execution's, or one whose worker died between its last rows and its own end: nobody asks for
-    their next attempt, but while they count as started, the queue holds others back for them.
+    A backfill's, a re-execution's, a training, or one whose worker died between its last rows and its own end: nobody
+    asks for their next attempt, but while they count as started, the queue holds others back for them.
 
     Args:
         instance: Dagster's instance.
@@ -223,9 +224,16 @@ def accuse_forgotten_runs(
         began = record.start_time or record.create_timestamp.timestamp()
         if run.run_id in watched or PARTITION_TAG not in run.tags or now - began <= limits.heartbeat_limit_s:
             continue
-        batch = get_batch(engine, run.tags[PARTITION_TAG])  # None: the partition is a temple
-        if batch is not None and limits.is_silent(batch):
-            accuse_runs(instance, batch, [run])
+        if not _is_heard_of(engine, run.tags[PARTITION_TAG], limits):
+            instance.report_run_failed(run, "Nothing was heard of its work for too long: counted as lost.")
+
+
+def _is_heard_of(engine: Engine, partition_key: str, limits: AttemptLimits) -> bool:
+    """Whether somebody works on a batch or makes a model of a temple."""
+    batch = get_batch(engine, partition_key)
+    if batch is None:
+        return is_held(engine, temple_of_partition(partition_key))
+    return not limits.is_silent(batch)
 
 
 def _act(

@@ -12,7 +12,9 @@ from sqlalchemy import event
 from imgpipe_dagster.catalogue import batches
 from imgpipe_dagster.catalogue.batches import Batch, BatchLimits, retry_enhancement, retry_images
 from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage
+from imgpipe_dagster.catalogue.temple_models import end_lease, take_lease
 from imgpipe_dagster.catalogue.ticks import note_tick
+from imgpipe_dagster.partitions import temple_partition
 from imgpipe_dagster.sensors.new_images import Action, AttemptLimits, RunView, decide, run_key, tick, view_of
 
 LIMITS = AttemptLimits(max_attempts=3, heartbeat_limit_s=60)
@@ -179,7 +181,8 @@ def test_a_lost_run_that_no_open_batch_waits_for_frees_its_slot(pipeline):
 
     pipeline.add("http://127.0.0.1/a.jpg")
     batch = pipeline.claim()
-    for job, partition in (("enhance", batch.key), ("__ASSET_JOB", batch.key), ("training", "a temple")):
+    owner = take_lease(pipeline.engine, "7")
+    for job, partition in (("enhance", batch.key), ("__ASSET_JOB", batch.key), ("training", temple_partition("7"))):
         run = dg.DagsterRun(job_name=job, status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": partition})
         pipeline.instance.add_run(run)
     with pipeline.engine.begin() as connection:
@@ -189,7 +192,9 @@ def test_a_lost_run_that_no_open_batch_waits_for_frees_its_slot(pipeline):
     with pipeline.engine.begin() as connection:
         connection.execute(sa.update(ImageBatch).values(heartbeat_at=sa.text("'2020-01-01 00:00:00.000000'")))
     assert look(60) == started, "the runs have just begun"
-    assert look(0.001) == started | {"enhance": "FAILURE", "__ASSET_JOB": "FAILURE"}
+    assert look(0.001) == started | {"enhance": "FAILURE", "__ASSET_JOB": "FAILURE"}, "a model is being made"
+    end_lease(pipeline.engine, "7", owner)
+    assert look(0.001) == dict.fromkeys(started, "FAILURE")
 
 
 def test_a_run_that_a_person_canceled_holds_its_batch(pipeline, sensor):
