@@ -76,7 +76,8 @@ def qc_claim(
             image_ids or [],
             lambda image_id: items.append(claim_review(review.engine, image_id, reviewer=name, limits=review.limits)),
         )
-        _print_items(items, review.store, as_json)
+        if items or not refused:  # what was refused does wait, for somebody else
+            _print_items(items, review.store, as_json)
     _end(refused)
 
 

@@ -76,6 +76,8 @@ def test_the_queue_is_listed_in_pages_the_most_urgent_first(qc):
 def test_pictures_are_claimed_given_back_and_decided(qc):
     assert [item["claimed_by"] for item in lines(qc("claim", "--count", 2, "--json"))] == [ME, ME]
     assert [item["image_id"] for item in lines(qc("list", "--reviewer", "bob", "--json"))] == [3, 2, 1]
+    taken = qc("claim", 5, "--reviewer", "bob")
+    assert (taken.exit_code, taken.stdout) == (3, "")
     refused = qc("approve", 5, "--reviewer", "bob")
     assert refused.exit_code == 3
     assert f"Image 5 is claimed by {ME}" in refused.stderr
