@@ -46,6 +46,7 @@ def streamlit_command(settings: Settings, *, host: str, port: int, secrets_file:
         "server.maxUploadSize": max(1, -(-settings.api_max_upload_bytes // 2**20)),
         "browser.gatherUsageStats": "false",
         "client.showErrorDetails": "none",  # a visitor sees no stack trace, whatever happens
+        "client.showErrorLinks": "false",  # nor a link that takes its words elsewhere
         "client.toolbarMode": "minimal",
         "runner.magicEnabled": "false",
         **_THEME,

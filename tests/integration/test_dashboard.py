@@ -633,5 +633,5 @@ def test_without_a_login_there_is_no_file_and_only_known_names_are_answered():
         "--server.allowedHosts=localhost",
         "--server.allowedHosts=127.0.0.1",
     }
-    assert "--client.showErrorDetails=none" in command
+    assert {"--client.showErrorDetails=none", "--client.showErrorLinks=false"} <= set(command)
     assert "--browser.gatherUsageStats=false" in command
