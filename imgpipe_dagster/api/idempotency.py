@@ -24,7 +24,7 @@ _LARGEST_KEPT = 8 * 2**20  # larger answers are made again: what gives them is a
 
 def concerns(request: Request) -> bool:
     """Whether the request is one that is to be done once."""
-    return request.method == "POST" and request.url.path.startswith("/api/v1/") and HEADER in request.headers
+    return request.method == "POST" and request.scope["path"].startswith("/api/v1/") and HEADER in request.headers
 
 
 async def once(

@@ -154,7 +154,7 @@ def test_identical_bytes_are_answered_from_what_is_known(api):
     assert 'imgpipe_model_info{model="bottle classifier",version="colours-' in api.get("/metrics").text
 
 
-def test_many_at_once_are_all_answered_rightly_or_refused_at_once(served, api):
+def test_many_at_once_are_all_answered_rightly_or_refused_at_once(served, api, engine):
     jobs = [(status, picture(status, seed=n)) for n in range(40) for status in COLOURS]
 
     def ask(job):
@@ -170,6 +170,8 @@ def test_many_at_once_are_all_answered_rightly_or_refused_at_once(served, api):
     assert all(answer.json()["bottle_status"] == status for status, answer in good)
     assert {answer.status_code for answer in refused} <= {503}
     assert all(int(answer.headers["Retry-After"]) >= 1 and set(answer.json()) == {"error"} for answer in refused)
+    ids = {answer.headers["X-Request-ID"] for answer in refused}
+    assert logged_statuses(engine, ids) == dict.fromkeys(ids, 503)
     assert send(api, picture()).status_code == 200
 
 
