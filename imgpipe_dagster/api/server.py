@@ -101,6 +101,8 @@ def build_server(app: FastAPI, settings: Settings, host: str, port: int) -> ApiS
         app,
         host=host,
         port=port,
+        # uvloop takes one new connection a turn: in an overload, whoever was refused and comes anew waits for seconds.
+        loop="asyncio",
         http=BoundedHttpProtocol,
         ws="none",
         lifespan="on",
