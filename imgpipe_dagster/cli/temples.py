@@ -309,13 +309,11 @@ class _Site:
         return build_resources(self.settings)["image_validator"].open()
 
     def usable(self, temple: str, version: str) -> None:
-        """Refuse a version of whose files one is damaged, be it one that prediction does not need."""
-        from imgpipe_dagster.temples.registry import classifier_of, find_version, load_files
+        """Refuse a version of whose files one is damaged."""
+        from imgpipe_dagster.temples.registry import load_classifier
 
         with self.making().logs.noting_errors(f"Promotion of {version} of {temple}"):
-            found = find_version(self.engine, temple, version)
-            load_files(self.store, found, list(found.files))
-            classifier_of(self.store, found)
+            load_classifier(self.engine, self.store, temple, version)
 
 
 @contextmanager

@@ -85,12 +85,14 @@ def doubt_about_version(version: Version) -> str | None:
 
 
 def classifier_of(store: ImageStore, version: Version) -> TempleClassifier:
-    """The classifier of a registered version.
+    """The classifier of a registered version, all of whose files are as they were.
 
     Raises:
         ModelFileChangedError: A file is not what it was.
     """
-    return TempleClassifier.from_files(load_files(store, version, [str(name) for name in CLASSIFIER_FILES]))
+    needed = [str(name) for name in CLASSIFIER_FILES]
+    files = load_files(store, version, sorted({*needed, *version.files}))
+    return TempleClassifier.from_files({name: files[name] for name in needed})
 
 
 def find_version(engine: Engine, temple_id: str, version: str | None = None) -> Version:

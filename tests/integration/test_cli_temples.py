@@ -125,6 +125,7 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
     assert failed(temple("rollback", TEMPLE), "model.weights.h5", "has changed")
+    assert failed(temple("predict", TEMPLE, str(weights), "--version", "1"), "model.weights.h5", "has changed")
     weights.write_bytes(whole)
     (changed,) = (temple.folder / "home" / "store").glob(f"models/**/{versions[0]['version']}/model.onnx")
     content = changed.read_bytes()
