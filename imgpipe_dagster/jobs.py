@@ -57,7 +57,7 @@ check_models = dg.define_asset_job(
     description="Whether today's models made what counts; `imgpipe stale` says the same.",
     selection=dg.AssetSelection.checks(*MODEL_CHECKS),
     executor_def=dg.in_process_executor,
-    tags={"dagster/max_retries": "0", "dagster/priority": "-20"},
+    tags={"dagster/max_retries": "0", "dagster/priority": "-20", JOB_TAG: "check_models"},
 )
 
 training = dg.define_asset_job(

@@ -137,10 +137,10 @@ def _prune_older(
 ) -> None:
     age_s = age.total_seconds()
     known = set(instance.get_dynamic_partitions(str(image_batches.name)))
-    in_use = known if is_backfill_under_way(instance) else _partitions_in_work(instance)
     for keys in _pages(engine, age_s):
         report.rows += remove_superseded(engine, thinned_batches(engine, keys), dry_run=dry_run)
         report.batches += len(remove_empty_batches(engine, keys, dry_run=dry_run))
+        in_use = known if is_backfill_under_way(instance) else _partitions_in_work(instance)
         for key in known.intersection(keys) - in_use:
             report.partitions += 1
             if not dry_run:

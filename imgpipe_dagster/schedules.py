@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from imgpipe_dagster.jobs import JOB_TAG
 from imgpipe_dagster.pruning import Age, prune
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.detector import DetectorResource
@@ -33,7 +34,7 @@ def build_prune_job(age: Age) -> dg.JobDefinition:
         name="prune",
         description="Takes away what has had its time; nothing that counts. The same as `imgpipe prune`.",
         executor_def=dg.in_process_executor,
-        tags={"dagster/max_retries": "0", "dagster/priority": "-20", "dagster/max_runtime": "86400"},
+        tags={"dagster/max_retries": "0", "dagster/priority": "-20", "dagster/max_runtime": "86400", JOB_TAG: "prune"},
     )
     def prune_job() -> None:
         prune_op()

@@ -1,6 +1,6 @@
 """What Dagster is told of temples that are not worked on in its runs: their partitions, and models that were made.
 
-Commands and the API call this after their work; what is told here is for people who look at Dagster's UI.
+Commands call this after their work; what is told here is for people who look at Dagster's UI.
 """
 
 import dagster as dg

@@ -115,7 +115,7 @@ class GuardedRoute(APIRoute):
 
     async def handle(self, scope: ScopeOfRequest, receive: Receive, send: Send) -> None:
         """Handle one request. The server itself leaves out the body of an answer to HEAD."""
-        if self.access.pool is not None:
+        if self.access.pool is not None and scope["method"] in (self.methods or ()):
             await _require_room(Request(scope), self.access, self.access.pool)
         await super().handle(self._as_get(scope), receive, send)
 
@@ -163,16 +163,16 @@ class GuardedRoute(APIRoute):
 
 
 async def _require_room(request: Request, guards: Access, pool: Callable[[Services], WorkPool]) -> None:
+    """Refuse where too many wait. Strangers do not count, and what was answered before needs no room."""
     services = services_of(request)
+    room = pool(services)
+    if room.has_room() or idempotency.concerns(request):
+        return
     try:
-        pool(services).require_room()
-    except Refusal as full:
-        try:
-            await _admit(services, request, guards)
-        except Exception as error:
-            _tell(guards, request, error)
-            raise
-        _tell(guards, request, full)
+        await _admit(services, request, guards)
+        room.require_room()
+    except Exception as error:
+        _tell(guards, request, error)
         raise
 
 

@@ -18,7 +18,7 @@ from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.work import WorkPool
 from imgpipe_dagster.configured import open_classifier, open_detector
 from imgpipe_dagster.imaging.validate import Validator
-from imgpipe_dagster.models.devices import cuda_may_be_here
+from imgpipe_dagster.models.devices import can_serve_on_cuda, cuda_may_be_here
 from imgpipe_dagster.models.weights import WeightsError, end_conversions
 from imgpipe_dagster.settings import Settings
 
@@ -77,8 +77,12 @@ class Seen(BaseModel):
 
 def at_once(settings: Settings) -> int:
     """How many pictures are worked on at once."""
-    devices = {settings.bottle_device, settings.detector_device}
-    return _BATCH if devices != {"cpu"} and cuda_may_be_here() else STREAMS
+    models = (
+        (settings.bottle_weights, settings.bottle_device, settings.bottle_precision),
+        (settings.detector_weights, settings.detector_device, settings.detector_precision),
+    )
+    able = any(device != "cpu" and can_serve_on_cuda(weights, precision) for weights, device, precision in models)
+    return _BATCH if able and cuda_may_be_here() else STREAMS
 
 
 class LoadedOnce(Generic[M]):

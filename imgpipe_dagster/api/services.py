@@ -56,7 +56,7 @@ class Services:
         engine: The catalogue.
         store: Where bytes live.
         gate: Who may.
-        validator: Examines files before they are decoded here.
+        validator: Examines and decodes files in child processes.
         inference: The models.
         request_log: Notes requests to classify pictures.
         fetcher: Gets pictures that clients name.

@@ -67,15 +67,19 @@ class WorkPool:
         Raises:
             Refusal: 503 with Retry-After.
         """
-        self._judge()
-        waiting = self._queue_limit
-        if self._overloaded:
-            waiting = min(waiting, self._threads * _WAITING_WHEN_OVERLOADED)
-        if self.in_flight >= self._threads + waiting:
+        if not self.has_room():
             self._overloaded = True
             self._refused += 1
             wait_s = self.in_flight * self._seconds / self._threads
             raise Refusal(Code.OVERLOADED, "Too many requests wait for this already.", retry_after_s=wait_s)
+
+    def has_room(self) -> bool:
+        """Whether one more would be taken; asking does not count."""
+        self._judge()
+        waiting = self._queue_limit
+        if self._overloaded:
+            waiting = min(waiting, self._threads * _WAITING_WHEN_OVERLOADED)
+        return self.in_flight < self._threads + waiting
 
     def close(self) -> None:
         """Drop what waits."""

@@ -18,10 +18,15 @@ from imgpipe_dagster.resources.detector import DetectorResource
 
 _NAME = "made_by_todays_model"
 _COLUMNS = ["batch", "made by", "images"]
+# A check without a condition of its own is asked again in every run of a backfill.
+_DAILY = dg.AutomationCondition.on_cron("@daily")
 
 
 @dg.asset_check(
-    asset="detections", name=_NAME, description="The detector in use, as it is set now, has looked at every image."
+    asset="detections",
+    name=_NAME,
+    description="The detector in use, as it is set now, has looked at every image.",
+    automation_condition=_DAILY,
 )
 def detections_made_by_todays_model(database: DatabaseResource, detector: DetectorResource) -> dg.AssetCheckResult:
     """Asks the rows, as ``imgpipe stale`` does."""
@@ -34,6 +39,7 @@ def detections_made_by_todays_model(database: DatabaseResource, detector: Detect
     asset="classifications",
     name=_NAME,
     description="The bottle classifier in use and the champion of each temple have classified every image of theirs.",
+    automation_condition=_DAILY,
 )
 def classifications_made_by_todays_model(
     database: DatabaseResource, classifier: ClassifierResource

@@ -115,10 +115,12 @@ def temple_models(
             on_stage=note_stage,
         )
     serving = find_version(database.engine, made.version.temple_id)
+    tested = made.report if made.serves else made.champion_report
+    doubt = tested.doubt if tested is not None else doubt_about_version(serving)
     failures = {
         "champion_is_as_registered": count_damaged_files(image_store, serving),
         "false_alarms_are_rare": excess_alarms(made.report),
-        "champion_is_better_than_guessing": int(doubt_about_version(serving) is not None),
+        "champion_is_better_than_guessing": int(doubt is not None),
     }
     checks = [_check(context, database, "temple_models", name, count) for name, count in failures.items()]
     return dg.MaterializeResult(

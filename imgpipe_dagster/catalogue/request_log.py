@@ -144,19 +144,25 @@ def forget_addresses(engine: Engine, *, after_days: float) -> int:
         How many addresses.
     """
     old = (
-        sa.select(ClassifyRequest.request_id)
+        sa.select(ClassifyRequest.request_id, ClassifyRequest.timestamp)
         .where(ClassifyRequest.ip_address.is_not(None), ClassifyRequest.timestamp < utc_in(-after_days * _DAY_S))
+        .order_by(ClassifyRequest.timestamp)
         .limit(_CHUNK)
     )
-
-    def forget(connection: Connection) -> int:
-        ids = connection.scalars(old).all()
-        statement = sa.update(ClassifyRequest).where(ClassifyRequest.request_id.in_(ids)).values(ip_address=None)
-        return connection.execute(statement).rowcount if ids else 0
-
     forgotten = 0
-    while some := transact(engine, forget):
-        forgotten += some
+    since: dt.datetime | None = None  # so that none is read again whose address is gone
+
+    def forget(connection: Connection) -> Sequence[Any]:
+        rows = connection.execute(old if since is None else old.where(ClassifyRequest.timestamp >= since)).all()
+        if rows:
+            ids = [row.request_id for row in rows]
+            which = ClassifyRequest.request_id.in_(ids)
+            connection.execute(sa.update(ClassifyRequest).where(which).values(ip_address=None))
+        return rows
+
+    while rows := transact(engine, forget):
+        forgotten += len(rows)
+        since = rows[-1].timestamp
     return forgotten
 
 

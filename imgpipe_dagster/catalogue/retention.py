@@ -122,17 +122,19 @@ def remove_old_jobs(engine: Engine, older_than_s: float, *, dry_run: bool) -> in
         sa.func.coalesce(ProcessingJob.completed_at, ProcessingJob.created_at) < limit,
         ~sa.exists().where(ProductImage.job_id == ProcessingJob.job_id),
     )
-    return _remove(engine, old, ProcessingJobImage.job_id, ProcessingJob.job_id, dry_run=dry_run)
+    return _remove(engine, old, ProcessingJobImage.job_id, ProcessingJob.job_id, at_once=1, dry_run=dry_run)
 
 
-def _remove(engine: Engine, old: sa.Select[Any], *columns: InstrumentedAttribute[Any], dry_run: bool) -> int:
+def _remove(
+    engine: Engine, old: sa.Select[Any], *columns: InstrumentedAttribute[Any], at_once: int = _ROWS, dry_run: bool
+) -> int:
     """Remove what a query names, some at a time, from the table of each column that holds its names; how many names."""
     if dry_run:
         count = sa.select(sa.func.count()).select_from(old.subquery())
         return transact(engine, lambda connection: connection.scalar(count) or 0, writes=False)
 
     def remove(connection: Connection) -> int:
-        names = connection.scalars(old.limit(_ROWS)).all()
+        names = connection.scalars(old.limit(at_once)).all()
         for column in columns if names else ():
             connection.execute(sa.delete(column.class_.__table__).where(column.in_(names)))
         return len(names)

@@ -23,6 +23,8 @@ from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_ago, utc_n
 LEASE_LIMIT_S = 60.0
 """A lease whose holder has been silent for longer may be taken by another."""
 
+# A heartbeat far ahead was left there by a clock that was set back.
+_SILENT = sa.func.abs(seconds_ago(TempleLease.heartbeat_at)) > LEASE_LIMIT_S
 
 LABELS_SEEN = "labels_seen"
 """Of ``metrics``: how many training pictures there were when a version was trained."""
@@ -117,7 +119,7 @@ def training_states(engine: Engine) -> list[TrainingState]:
         newest,
         sa.and_(newest.c.temple_id == TempleModelVersion.temple_id, newest.c.number == TempleModelVersion.number),
     )
-    held = sa.select(TempleLease.temple_id).where(seconds_ago(TempleLease.heartbeat_at) <= LEASE_LIMIT_S)
+    held = sa.select(TempleLease.temple_id).where(~_SILENT)
 
     def look(connection: Connection) -> list[TrainingState]:
         labels = {temple: count for temple, count in connection.execute(counts)}
@@ -142,10 +144,9 @@ def take_lease(engine: Engine, temple_id: str) -> str:
 
     def take(connection: Connection) -> bool:
         connection.execute(insert_or_ignore(TempleLease), [{"temple_id": temple_id, "owner": owner}])
-        silent = seconds_ago(TempleLease.heartbeat_at) > LEASE_LIMIT_S
         connection.execute(
             sa.update(TempleLease)
-            .where(TempleLease.temple_id == temple_id, silent)
+            .where(TempleLease.temple_id == temple_id, _SILENT)
             .values(owner=owner, taken_at=utc_now(), heartbeat_at=utc_now())
         )
         return connection.scalar(sa.select(TempleLease.owner).where(TempleLease.temple_id == temple_id)) == owner
@@ -157,11 +158,10 @@ def take_lease(engine: Engine, temple_id: str) -> str:
     return owner
 
 
-def is_held(engine: Engine, temple_id: str) -> bool:
-    """Whether somebody is making a model of a temple just now."""
-    age = sa.select(seconds_ago(TempleLease.heartbeat_at)).where(TempleLease.temple_id == temple_id)
-    found = transact(engine, lambda connection: connection.scalar(age), writes=False)
-    return found is not None and float(found) <= LEASE_LIMIT_S
+def is_abandoned(engine: Engine, temple_id: str) -> bool:
+    """Whether somebody who was making a model of a temple is dead: others leave no lease behind."""
+    left = sa.select(TempleLease.temple_id).where(TempleLease.temple_id == temple_id, _SILENT)
+    return transact(engine, lambda connection: connection.scalar(left), writes=False) is not None
 
 
 def renew_lease(engine: Engine, temple_id: str, owner: str) -> bool:

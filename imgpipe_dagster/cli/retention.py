@@ -41,7 +41,9 @@ def prune(
     settings = read_settings()
     days = read_duration(older_than) / 86400 if older_than else settings.retention_days or None
     if days is None:
-        err.print("IMGPIPE_RETENTION_DAYS is 0: only addresses of requests go. --older-than takes more away.")
+        err.print(
+            "IMGPIPE_RETENTION_DAYS is 0: only addresses of requests and kept answers go. --older-than takes more away."
+        )
     with _all_places(settings) as (engine, store, instance):
         age = Age(days, settings.api_address_days)
         report = prune_all(engine, store, instance, settings.home / "models", age, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""Review: one picture at a time, large, decided with a key; the next one is there before it is asked for."""
+"""Review: one picture at a time, large, decided with a key; the next ones are there before they are asked for."""
 
 import time
 from collections.abc import Callable

@@ -247,6 +247,8 @@ def _shrunk(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
 
 
 def _grabcut(lab: np.ndarray, labels: np.ndarray, iterations: int) -> np.ndarray:
+    if not (labels & cv2.GC_FGD).any():  # a box between two pixels
+        return np.zeros(labels.shape, np.uint8)
     if not (labels == cv2.GC_BGD).any():
         return np.full(labels.shape, 255, np.uint8)
     cv2.setRNGSeed(0)  # grabCut's k-means draws from OpenCV's generator

@@ -248,7 +248,10 @@ class _Child:
             self._requests.write(data)
             self._requests.flush()
             height, width, verdict = self._read_line(self._limits.timeout_s).split(b" ", 2)
-            return Verdict.from_json(verdict), self._pixels(int(height), int(width))
+            told = Verdict.from_json(verdict)
+            if pixels:  # those of a refused picture are there as well
+                self._pixels_bytes = 3 * (told.width or 0) * (told.height or 0)
+            return told, self._pixels(int(height), int(width))
         except TimeoutError:
             self.end()
             reason, detail = Reason.DECODE_TIMEOUT, f"not decoded within {self._limits.timeout_s:g} s"
@@ -273,8 +276,7 @@ class _Child:
     def _pixels(self, height: int, width: int) -> np.ndarray | None:
         if height == 0:
             return None
-        self._pixels_bytes = 3 * height * width
-        return np.frombuffer(self._memory, np.uint8, self._pixels_bytes).reshape(height, width, 3)
+        return np.frombuffer(self._memory, np.uint8, 3 * height * width).reshape(height, width, 3)
 
     def _wait_until_started(self) -> None:
         if self._started:

@@ -47,7 +47,7 @@ class MicroBatcher(Generic[T, R]):
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="batches")
+                self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
                 self._thread.start()
             self._asked.put((question, answered))
         return answered.result()
@@ -66,6 +66,7 @@ class MicroBatcher(Generic[T, R]):
             batch, goes_on = self._gather()
             if batch:
                 self._settle(batch)
+            del batch  # pictures are not kept until the next question comes
 
     def _gather(self) -> tuple[list[tuple[T, Future[R]]], bool]:
         """The next batch, and whether there may be another."""

@@ -1,6 +1,7 @@
 """Tidying the folder in which exported and compiled models are kept. All of it can be made again."""
 
 import shutil
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -34,9 +35,17 @@ def tidy(cache_dir: Path, *, unused_since: datetime, left_since: datetime, dry_r
 
 
 def _last_use(path: Path) -> float:
-    times = path.stat()
-    return max(times.st_mtime, times.st_atime)
+    return max(_times(path))
 
 
 def _last_change(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    return max(_times(path)[0] for path in (folder, *folder.rglob("*")))
+
+
+def _times(path: Path) -> tuple[float, float]:
+    """When a file was changed and read; one that has just gone is as one that has just changed."""
+    try:
+        times = path.stat()
+    except FileNotFoundError:
+        return time.time(), time.time()
+    return times.st_mtime, times.st_atime

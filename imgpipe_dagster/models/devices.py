@@ -18,7 +18,7 @@ def takes_cuda(weights: Path, *, device: Device, precision: str) -> bool:
     Raises:
         ValueError: CUDA is demanded and there is none, or it cannot serve these weights in this precision.
     """
-    able = weights.suffix == ".pt" and precision == "fp32"
+    able = can_serve_on_cuda(weights, precision)
     if device == "cpu" or (device == "auto" and not able):
         return False
     if not able:
@@ -31,6 +31,11 @@ def takes_cuda(weights: Path, *, device: Device, precision: str) -> bool:
     if device == "cuda" and not present:
         raise ValueError("No CUDA device was found: set the device to auto or cpu.")
     return present
+
+
+def can_serve_on_cuda(weights: str | Path, precision: str) -> bool:
+    """Whether CUDA, where it is there, takes these weights in this precision."""
+    return Path(weights).suffix == ".pt" and precision == "fp32"
 
 
 def cuda_may_be_here() -> bool:

@@ -128,7 +128,7 @@ def describe_failure(instance: dg.DagsterInstance, record: dg.RunRecord, max_att
     """The alert about a failed run."""
     run = record.dagster_run
     batch, attempt = run.tags.get(BATCH_TAG), run.tags.get(ATTEMPT_TAG)
-    again = attempt is not None and attempt.isdigit() and int(attempt) < max_attempts
+    again = attempt is not None and attempt.isdigit() and int(attempt) % max_attempts != 0
     what = f"of batch {batch}, attempt {attempt}," if batch else ""
     details: dict[str, str | int | float] = {"job": run.job_name}
     if partition := run.tags.get(PARTITION_TAG):

@@ -25,7 +25,7 @@ from imgpipe_dagster.catalogue.batches import (
     open_batches,
 )
 from imgpipe_dagster.catalogue.tables import BatchState, Claimant
-from imgpipe_dagster.catalogue.temple_models import is_held
+from imgpipe_dagster.catalogue.temple_models import is_abandoned
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.partitions import ATTEMPT_TAG, PARTITION_TAG, image_batches, temple_of_partition
 from imgpipe_dagster.resources.database import DatabaseResource
@@ -224,16 +224,16 @@ def accuse_forgotten_runs(
         began = record.start_time or record.create_timestamp.timestamp()
         if run.run_id in watched or PARTITION_TAG not in run.tags or now - began <= limits.heartbeat_limit_s:
             continue
-        if not _is_heard_of(engine, run.tags[PARTITION_TAG], limits):
+        if _is_lost(engine, run.tags[PARTITION_TAG], limits):
             instance.report_run_failed(run, "Nothing was heard of its work for too long: counted as lost.")
 
 
-def _is_heard_of(engine: Engine, partition_key: str, limits: AttemptLimits) -> bool:
-    """Whether somebody works on a batch or makes a model of a temple."""
+def _is_lost(engine: Engine, partition_key: str, limits: AttemptLimits) -> bool:
+    """Whether the work on a batch, or on a temple's model, has fallen silent. Of other partitions nothing is known."""
     batch = get_batch(engine, partition_key)
     if batch is None:
-        return is_held(engine, temple_of_partition(partition_key))
-    return not limits.is_silent(batch)
+        return is_abandoned(engine, temple_of_partition(partition_key))
+    return limits.is_silent(batch)
 
 
 def _act(

@@ -162,11 +162,6 @@ def upload_key(day: dt.date, image_id: str, extension: str) -> str:
     return f"uploads/{day.isoformat()}/{safe_name(image_id)}.{_extension(extension)}"
 
 
-def annotated_key(image_id: int, extension: str = "jpg") -> str:
-    """Key of the picture with the boxes drawn in: ``annotated/<image_id>.<extension>``."""
-    return f"annotated/{image_id}.{_extension(extension)}"
-
-
 def prefixes_of_image(image_id: int) -> tuple[str, ...]:
     """Prefixes of all keys that an image's id is in: its report, and the pictures made of it."""
     return f"metadata/{image_id}.json", f"annotated/{image_id}.", f"enhanced/{image_id}/"

@@ -71,7 +71,7 @@ def orphans(store: ImageStore, pointed_at: KeySet, limit: datetime) -> Iterator[
 
 
 def old_results(store: ImageStore, limit: datetime) -> Iterator[ObjectInfo]:
-    """The pictures that were enhanced for callers and last given out before ``limit``. No row points at them."""
+    """The pictures that were enhanced for callers and last made before ``limit``. No row points at them."""
     return (info for info in store.list("results/") if info.modified <= limit and _RESULT.fullmatch(info.key))
 
 

@@ -154,8 +154,9 @@ def test_a_failed_run_is_noted_with_its_cause_and_only_once(pipeline, tick):
 def test_a_run_that_is_tried_again_by_itself_is_a_warning(pipeline, tick):
     fail_a_run(pipeline, **{"imgpipe/batch": "20261120-000001", "imgpipe/attempt": "1"})
     fail_a_run(pipeline, **{"imgpipe/batch": "20261120-000001", "imgpipe/attempt": "3"})
+    fail_a_run(pipeline, **{"imgpipe/batch": "20261120-000001", "imgpipe/attempt": "4"})  # after a retry by hand
     tick("run_failures_sensor")
-    assert sorted(row.severity for row in alerts(pipeline)) == ["error", "warning"]
+    assert sorted(row.severity for row in alerts(pipeline)) == ["error", "warning", "warning"]
 
 
 def test_runs_that_fail_while_the_catalogue_is_away_are_found_afterwards(pipeline, tick):

@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from imgpipe_dagster.catalogue import batches
 from imgpipe_dagster.catalogue.batches import Batch, BatchLimits, retry_enhancement, retry_images
-from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage
+from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage, TempleLease
 from imgpipe_dagster.catalogue.temple_models import end_lease, take_lease
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.partitions import temple_partition
@@ -194,6 +194,10 @@ def test_a_lost_run_that_no_open_batch_waits_for_frees_its_slot(pipeline):
     assert look(60) == started, "the runs have just begun"
     assert look(0.001) == started | {"enhance": "FAILURE", "__ASSET_JOB": "FAILURE"}, "a model is being made"
     end_lease(pipeline.engine, "7", owner)
+    assert look(0.001)["training"] == "STARTED", "it tells of the model that it has made"
+    take_lease(pipeline.engine, "7")
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(TempleLease).values(heartbeat_at=sa.text("'2020-01-01 00:00:00.000000'")))
     assert look(0.001) == dict.fromkeys(started, "FAILURE")
 
 

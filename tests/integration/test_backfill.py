@@ -65,3 +65,7 @@ def test_a_backfill_that_was_canceled_goes_on_and_makes_what_is_stale_anew(
     with dg.DagsterInstance.from_config(str(installation.home / "dagster")) as instance:
         (run,) = instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: resumed.stdout.split()[1]}))
         assert (run.tags["dagster/priority"], run.tags["dagster/max_retries"]) == ("-10", "0")
+        evaluations = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        checks = {event.dagster_event.asset_check_evaluation_data.check_name for event in evaluations}
+        assert "every_image_has_an_answer" in checks
+        assert "made_by_todays_model" not in checks, "a question to the whole catalogue is not asked by each batch"

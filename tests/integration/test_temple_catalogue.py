@@ -184,17 +184,16 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(engine):
     assert "changed meanwhile" in versions(engine, "hall")[-1].verdict
 
 
-def test_one_makes_a_model_at_a_time_and_the_lease_of_a_dead_one_is_taken_over(engine):
+@pytest.mark.parametrize("beat", ["2020-01-01", "2100-01-01"], ids=["long ago", "before the clock was set back"])
+def test_one_makes_a_model_at_a_time_and_the_lease_of_a_dead_one_is_taken_over(engine, beat):
     owner = take_lease(engine, "hall")
     with pytest.raises(TempleBusyError, match="hall"):
         take_lease(engine, "hall")
     other = take_lease(engine, "gate")
     assert renew_lease(engine, "hall", owner)
     with engine.begin() as connection:
-        past = "2020-01-01 00:00:00.000000"
-        connection.execute(
-            sa.update(TempleLease).where(TempleLease.owner == owner).values(heartbeat_at=sa.text(f"'{past}'"))
-        )
+        last = sa.text(f"'{beat} 00:00:00.000000'")
+        connection.execute(sa.update(TempleLease).where(TempleLease.owner == owner).values(heartbeat_at=last))
     successor = take_lease(engine, "hall")
     assert not renew_lease(engine, "hall", owner)
     with pytest.raises(TempleBusyError, match="not kept"):

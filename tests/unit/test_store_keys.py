@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from imgpipe_dagster.store import InvalidKeyError, LocalStore
 from imgpipe_dagster.store.keys import (
-    annotated_key,
     check_key,
     enhanced_key,
     image_key,
@@ -29,7 +28,6 @@ def test_keys_are_those_of_the_documented_layout():
     assert report_key(42) == "metadata/42.json"
     assert report_key("frame_000001") == "metadata/frame_000001.json"
     assert enhanced_key(7, "9f8e", "webp") == "enhanced/7/9f8e.webp"
-    assert annotated_key(7) == "annotated/7.jpg"
     assert training_key("T1", "train", "common", "घंटी 1.jpg") == "training/T1/train/common/घंटी 1.jpg"
     assert models_key("temple", 12, "extra_info.json") == "models/temple/12/extra_info.json"
 
