@@ -119,7 +119,7 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     assert "It may be no better than guessing" in promoted.stderr
     assert f"{TEMPLE}: It may be no better than guessing" in temple("list").stdout
     assert failed(temple("promote", TEMPLE, "2"), "serves already")
-    listed = temple("list", TEMPLE).stdout.splitlines()
+    listed = temple("list", TEMPLE, COLUMNS="200").stdout.splitlines()
     assert "guessing" in next(line for line in listed if line.startswith("2: It is worse"))
     (weights,) = (temple.folder / "home" / "store").glob(f"models/**/{versions[0]['version']}/model.weights.h5")
     whole = weights.read_bytes()

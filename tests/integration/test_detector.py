@@ -111,7 +111,10 @@ def test_boxes_of_a_head_that_suppresses_itself_equal_those_of_ultralytics(
         found = dict(detector.detect_all(read(pictures)))
     model = yolo(end2end_weights)
     assert model.model.end2end
-    assert sum(assert_equal(found[file], model.predict(file, verbose=False)[0]) for file in pictures) > 20
+    # Where the head gives out all that it can, rounding decides which of many alike are among them.
+    below_limit = [file for file in pictures if len(found[file].xyxy) < 300]
+    assert len(below_limit) > len(pictures) / 2
+    assert sum(assert_equal(found[file], model.predict(file, verbose=False)[0]) for file in below_limit) > 20
     assert list(end2end_weights.parent.iterdir()) == [end2end_weights]
 
 

@@ -235,6 +235,12 @@ def test_boxes_outside_the_picture_are_ignored():
     np.testing.assert_array_equal(outside.alpha, remove_background(product.image).alpha)
 
 
+def test_a_box_that_no_pixel_is_in_has_no_product():
+    picture = photo(7007, Backdrop.CLUTTERED).image
+    wide = cv2.resize(picture, (3000, 2250))
+    assert not remove_background(wide, boxes=[(0, 500, 5, 1300)]).plausible
+
+
 def test_keep_takes_the_whole_picture():
     cutout = remove_background(photo(7007).image, BackgroundMethod.KEEP)
     assert cutout.plausible

@@ -43,6 +43,7 @@ def test_a_queue_that_was_full_is_kept_short_until_hardly_anyone_is_refused(monk
         with pytest.raises(Refusal) as refused:
             pool.require_room()
         assert (refused.value.code, refused.value.headers) == (Code.OVERLOADED, {"Retry-After": "5"})
+        assert not any(pool.has_room() for _ in range(100)), "asking counts nobody as refused"
         await work_off(left=2)
         assert await let_in() == 0
         await work_off(left=1)
