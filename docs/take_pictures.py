@@ -34,7 +34,7 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        picture_of_the_graph(browser.new_page(viewport={"width": 4600, "height": 1500}))
+        picture_of_the_graph(browser.new_page(viewport={"width": 6400, "height": 2200}))
         picture_of_a_sheet(browser.new_page(viewport={"width": 1400, "height": 760}))
         picture_of_a_model(browser.new_page(viewport={"width": 1400, "height": 900}))
         pictures_of_the_dashboard(
