@@ -251,7 +251,9 @@ def faults(rng: random.Random) -> list[Fault]:
 
 def backfill_what_is_under_way(installation) -> str:
     """Ask for a backfill of the open batches, as a person would in the UI; its id."""
-    keys = [key for (key,) in installation.query("SELECT batch_key FROM image_batches ORDER BY id DESC LIMIT 3")]
+    newest = "SELECT batch_key FROM image_batches ORDER BY id DESC LIMIT 3"
+    wait_for(lambda: installation.query(newest), NOTICED_LIMIT_S, "the first batch")
+    keys = [key for (key,) in installation.query(newest)]
     submit = (
         "import sys; import dagster as dg\n"
         "from imgpipe_dagster.backfills import backfill_assets, submit_backfill\n"
