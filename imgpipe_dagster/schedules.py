@@ -44,23 +44,21 @@ def build_prune_job(age: Age) -> dg.JobDefinition:
 
 def build_prune_schedule(job: dg.JobDefinition, cron: str) -> dg.ScheduleDefinition:
     """Once a day, from the start."""
-    return dg.ScheduleDefinition(
-        name="daily_prune",
-        job=job,
-        cron_schedule=cron,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Retention: IMGPIPE_RETENTION_DAYS, IMGPIPE_PRUNE_CRON.",
-    )
+    return _daily("daily_prune", job, cron, "Retention: IMGPIPE_RETENTION_DAYS, IMGPIPE_PRUNE_CRON.")
 
 
 def build_models_schedule(job: Any, cron: str) -> dg.ScheduleDefinition:  # noqa: ANN401 - one of define_asset_job's
     """Once a day, from the start."""
+    description = "Shows what an older model made, as checks of detections and classifications."
+    return _daily("daily_model_check", job, cron, description)
+
+
+def _daily(name: str, job: Any, cron: str, description: str) -> dg.ScheduleDefinition:  # noqa: ANN401 - of either kind
     return dg.ScheduleDefinition(
-        name="daily_model_check",
+        name=name,
         job=job,
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Shows what an older model made, as checks of detections and classifications.",
+        description=description,
     )

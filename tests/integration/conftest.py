@@ -22,7 +22,7 @@ import time
 import urllib.parse
 import urllib.request
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -530,31 +530,31 @@ class Daemon(ServerProcess):
             return set(instance.get_required_daemon_types()) <= set(instance.get_daemon_heartbeats())
 
 
+@contextmanager
+def starting(part):
+    """Starts parts of this kind while the block runs, each made of the arguments that it is given; kills them after."""
+    with ExitStack() as stack:
+
+        def start(*arguments):
+            made = part(*arguments)
+            stack.callback(made.kill)
+            made.start()
+            return made
+
+        yield start
+
+
 @pytest.fixture
 def start_daemon():
     """Starts Dagster's daemon over an installation: `start_daemon(installation)`."""
-    with ExitStack() as stack:
-
-        def start(installation: Installation, *workspace: Path) -> Daemon:
-            daemon = Daemon(installation, *workspace)
-            stack.callback(daemon.kill)
-            daemon.start()
-            return daemon
-
+    with starting(Daemon) as start:
         yield start
 
 
 @pytest.fixture
 def start_code_server():
     """Starts a code server over an installation."""
-    with ExitStack() as stack:
-
-        def start(installation: Installation) -> CodeServer:
-            server = CodeServer(installation)
-            stack.callback(server.kill)
-            server.start()
-            return server
-
+    with starting(CodeServer) as start:
         yield start
 
 
@@ -592,14 +592,7 @@ def install(tmp_path, exported_models):
 @pytest.fixture
 def start_webserver():
     """Starts Dagster's web server over an installation: `start_webserver(installation).ask("{ version }")`."""
-    with ExitStack() as stack:
-
-        def start(installation: Installation) -> Webserver:
-            server = Webserver(installation)
-            stack.callback(server.kill)
-            server.start()
-            return server
-
+    with starting(Webserver) as start:
         yield start
 
 
