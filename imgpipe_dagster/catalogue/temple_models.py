@@ -23,9 +23,6 @@ from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_ago, utc_n
 LEASE_LIMIT_S = 60.0
 """A lease whose holder has been silent for longer may be taken by another."""
 
-# A heartbeat far ahead was left there by a clock that was set back.
-_SILENT = sa.func.abs(seconds_ago(TempleLease.heartbeat_at)) > LEASE_LIMIT_S
-
 LABELS_SEEN = "labels_seen"
 """Of ``metrics``: how many training pictures there were when a version was trained."""
 
@@ -119,7 +116,7 @@ def training_states(engine: Engine) -> list[TrainingState]:
         newest,
         sa.and_(newest.c.temple_id == TempleModelVersion.temple_id, newest.c.number == TempleModelVersion.number),
     )
-    held = sa.select(TempleLease.temple_id).where(~_SILENT)
+    held = sa.select(TempleLease.temple_id).where(~_silent())
 
     def look(connection: Connection) -> list[TrainingState]:
         labels = {temple: count for temple, count in connection.execute(counts)}
@@ -146,7 +143,7 @@ def take_lease(engine: Engine, temple_id: str) -> str:
         connection.execute(insert_or_ignore(TempleLease), [{"temple_id": temple_id, "owner": owner}])
         connection.execute(
             sa.update(TempleLease)
-            .where(TempleLease.temple_id == temple_id, _SILENT)
+            .where(TempleLease.temple_id == temple_id, _silent())
             .values(owner=owner, taken_at=utc_now(), heartbeat_at=utc_now())
         )
         return connection.scalar(sa.select(TempleLease.owner).where(TempleLease.temple_id == temple_id)) == owner
@@ -160,7 +157,7 @@ def take_lease(engine: Engine, temple_id: str) -> str:
 
 def is_abandoned(engine: Engine, temple_id: str) -> bool:
     """Whether somebody who was making a model of a temple is dead: others leave no lease behind."""
-    left = sa.select(TempleLease.temple_id).where(TempleLease.temple_id == temple_id, _SILENT)
+    left = sa.select(TempleLease.temple_id).where(TempleLease.temple_id == temple_id, _silent())
     return transact(engine, lambda connection: connection.scalar(left), writes=False) is not None
 
 
@@ -298,6 +295,11 @@ _CHAMPION = (
     TempleChampion.promoted_by,
     TempleChampion.why,
 )
+
+
+def _silent() -> sa.ColumnElement[bool]:
+    # A heartbeat far ahead was left there by a clock that was set back.
+    return sa.func.abs(seconds_ago(TempleLease.heartbeat_at)) > LEASE_LIMIT_S
 
 
 def _lease(temple_id: str, owner: str, statement: Any) -> Any:  # noqa: ANN401 - a SELECT, an UPDATE or a DELETE
