@@ -21,7 +21,7 @@ class CountedBody:
     """A request's body that ends with 413 when it grows beyond its limit.
 
     Attributes:
-        complete: Whether all of it has come.
+        awaited: Whether the request waits for more of it.
     """
 
     def __init__(self, request: Request, limit: int) -> None:
@@ -29,7 +29,7 @@ class CountedBody:
         self._declared = request.headers.get("content-length", "")
         self._limit = limit
         self._read = 0
-        self.complete = not has_body(request.headers)
+        self.awaited = False
 
     def check_declared(self) -> None:
         """Refuse a body that says itself that it is too long, before any of it is read."""
@@ -39,12 +39,13 @@ class CountedBody:
 
     async def receive(self) -> Message:
         """The next part of the body."""
+        self.awaited = True
         message = await self._receive()
+        self.awaited = False
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
             if self._read > self._limit:
                 raise _too_large(self._limit)
-            self.complete = not message.get("more_body", False)
         return message
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeVar
@@ -65,7 +66,7 @@ class Access:
         is_old_path: It is a path of one of the older systems, which open networks reach without a key.
         deadline_s: The time for a request, of the settings; None for the usual one.
         pool: Whose threads do the work: where too many wait for them, a request is refused before anything else is done
-            for it than to see who calls.
+            for it than to see who calls; else a place is kept for it while its body comes.
         refused: Told of each request that gets no answer of the path's, with what stood in its way.
     """
 
@@ -115,8 +116,6 @@ class GuardedRoute(APIRoute):
 
     async def handle(self, scope: ScopeOfRequest, receive: Receive, send: Send) -> None:
         """Handle one request. The server itself leaves out the body of an answer to HEAD."""
-        if self.access.pool is not None and scope["method"] in (self.methods or ()):
-            await _require_room(Request(scope), self.access, self.access.pool)
         await super().handle(self._as_get(scope), receive, send)
 
     def _as_get(self, scope: ScopeOfRequest) -> ScopeOfRequest:
@@ -138,15 +137,16 @@ class GuardedRoute(APIRoute):
             try:
                 async with deadline:
                     caller = await _admit(services, request, guards)
-                    body.check_declared()
-                    if guards.body is Body.JSON:
-                        require_json(request)
-                    elif guards.body in (Body.OLD_JSON, Body.OLD_IMAGES):
-                        take_as_json(request)
-                    counted = Request(request.scope, body.receive)
-                    if idempotency.concerns(request):
-                        return await idempotency.once(services, counted, caller, handle)
-                    return await handle(counted)
+                    with _place(services, request, guards):
+                        body.check_declared()
+                        if guards.body is Body.JSON:
+                            require_json(request)
+                        elif guards.body in (Body.OLD_JSON, Body.OLD_IMAGES):
+                            take_as_json(request)
+                        counted = Request(request.scope, body.receive)
+                        if idempotency.concerns(request):
+                            return await idempotency.once(services, counted, caller, handle)
+                        return await handle(counted)
             except TimeoutError:
                 if not deadline.expired():
                     raise
@@ -162,18 +162,11 @@ class GuardedRoute(APIRoute):
         return told
 
 
-async def _require_room(request: Request, guards: Access, pool: Callable[[Services], WorkPool]) -> None:
-    """Refuse where too many wait. Strangers do not count, and what was answered before needs no room."""
-    services = services_of(request)
-    room = pool(services)
-    if room.has_room() or idempotency.concerns(request):
-        return
-    try:
-        await _admit(services, request, guards)
-        room.require_room()
-    except Exception as error:
-        _tell(guards, request, error)
-        raise
+def _place(services: Services, request: Request, guards: Access) -> AbstractContextManager[None]:
+    """A place in the queue that the path's work waits in. What may have been answered before needs none."""
+    if guards.pool is None or idempotency.concerns(request):
+        return nullcontext()
+    return guards.pool(services).place()
 
 
 def _tell(guards: Access, request: Request, error: Exception) -> None:
@@ -200,6 +193,6 @@ def is_known(request: Request) -> bool:
 
 
 def _too_late(body: CountedBody, limit_s: float) -> Refusal:
-    if not body.complete:
+    if body.awaited:
         return Refusal(Code.REQUEST_TIMEOUT, f"The body did not come within {limit_s:g} s.")
     return Refusal(Code.DEADLINE_EXCEEDED, f"The answer was not ready within {limit_s:g} s.", retry_after_s=limit_s)

@@ -4,8 +4,10 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 from imgpipe_dagster.api.problems import Code, Refusal
@@ -15,12 +17,17 @@ R = TypeVar("R")
 
 _NICER = 5
 _SMOOTHING = 0.1
-_WAITING_WHEN_OVERLOADED = 1
-"""How many may wait for each thread then."""
+_WAIT_WHEN_OVERLOADED_S = 0.05
+"""How long the last one in the queue may have to wait then; one may wait for each thread in any case."""
+
+_PLACE_KEPT_S = 0.25
+"""How long a place is kept for a body that is still coming. Slow senders must not keep others out."""
 
 _JUDGED_EVERY_S = 1.0
 _MORE_THAN_CAN_BE_DONE = 0.25
 """An overload goes on as long as so many are refused for each one that is done."""
+
+_own_place: ContextVar[object] = ContextVar("own_place", default=None)
 
 
 class WorkPool:
@@ -42,6 +49,7 @@ class WorkPool:
         self._threads = threads
         self._queue_limit = queue_limit
         self._seconds = 1.0  # of a piece of work, smoothed
+        self._places: dict[object, float] = {}  # kept, and until when: the first one ends first
         self._overloaded = False
         self._refused = self._finished = 0  # since the last judgement
         self._judged_at = time.monotonic()
@@ -53,7 +61,8 @@ class WorkPool:
         Raises:
             Refusal: 503 with Retry-After, at once, where too many wait.
         """
-        self.require_room()
+        if self._places.pop(_own_place.get(), None) is None:
+            self.require_room()
         self.in_flight += 1
         future = self._pool.submit(self._timed, work, *args, **kwargs)
         # Not when the request ends: one that is cancelled at its deadline leaves its thread at work.
@@ -61,8 +70,27 @@ class WorkPool:
         future.add_done_callback(lambda _: _tell(loop, self._done))
         return await asyncio.wrap_future(future)
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Keep a place for what the block will run, or refuse: before a body is read, it spares both sides that.
+
+        Without it, all that arrive while the body of the next one is read would find the same place free.
+
+        Raises:
+            Refusal: 503 with Retry-After.
+        """
+        self.require_room()
+        own = object()
+        self._places[own] = time.monotonic() + _PLACE_KEPT_S
+        before = _own_place.set(own)
+        try:
+            yield
+        finally:
+            _own_place.reset(before)
+            self._places.pop(own, None)
+
     def require_room(self) -> None:
-        """Refuse where too many wait: called before a body is read, it spares both sides the body.
+        """Refuse where too many wait.
 
         Raises:
             Refusal: 503 with Retry-After.
@@ -78,12 +106,20 @@ class WorkPool:
         self._judge()
         waiting = self._queue_limit
         if self._overloaded:
-            waiting = min(waiting, self._threads * _WAITING_WHEN_OVERLOADED)
-        return self.in_flight < self._threads + waiting
+            waiting = min(waiting, max(1, int(_WAIT_WHEN_OVERLOADED_S / self._seconds)) * self._threads)
+        return self.in_flight + self._kept_places() < self._threads + waiting
 
     def close(self) -> None:
         """Drop what waits."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _kept_places(self) -> int:
+        now = time.monotonic()
+        for place, until in list(self._places.items()):
+            if until > now:
+                break
+            del self._places[place]
+        return len(self._places)
 
     def _done(self) -> None:
         self.in_flight -= 1

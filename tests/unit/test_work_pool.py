@@ -1,6 +1,7 @@
 """The bounded queue before the API's threads: long for what comes at once, short for what does not end."""
 
 import asyncio
+import itertools
 import threading
 import time
 from types import SimpleNamespace
@@ -66,6 +67,69 @@ def test_a_queue_that_was_full_is_kept_short_until_hardly_anyone_is_refused(monk
         assert await let_in() == 5
         await work_off(left=0)
         await asyncio.gather(*asked)
+        pool.close()
+
+    asyncio.run(use())
+
+
+def test_in_an_overload_as_many_wait_as_are_done_soon(monkeypatch):
+    ticks = itertools.count(0, 0.009)  # each piece of work takes 9 ms
+    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=lambda: 100.0, perf_counter=lambda: next(ticks)))
+
+    async def use():
+        pool = WorkPool("test", threads=2, queue_limit=30)
+        for _ in range(150):
+            await pool.run(int)
+        end = threading.Event()
+        asked = [asyncio.create_task(pool.run(end.wait)) for _ in range(32)]
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal):
+            pool.require_room()
+        pool.in_flight = 11  # as if the others were done: 5 wait for each thread, as 45 ms of work
+        assert pool.has_room()
+        pool.in_flight = 12
+        assert not pool.has_room()
+        pool.in_flight = 32
+        end.set()
+        await asyncio.gather(*asked)
+        pool.close()
+
+    asyncio.run(use())
+
+
+def test_a_place_is_kept_while_a_body_comes_but_not_for_long(monkeypatch):
+    clock = Mock(return_value=100.0)
+    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=clock, perf_counter=time.perf_counter))
+
+    async def use():
+        pool = WorkPool("test", threads=1, queue_limit=0)
+        with pool.place():
+            with pytest.raises(Refusal), pool.place():
+                pass
+            assert await pool.run(lambda: "done") == "done"
+            with pool.place():
+                pass
+        with pytest.raises(ValueError, match="mine"), pool.place():
+            raise ValueError("mine")
+        others_turn = asyncio.Event()
+
+        async def send_slowly():
+            with pool.place():
+                clock.return_value = 100.3
+                others_turn.set()
+                await asyncio.sleep(0)
+                with pytest.raises(Refusal):
+                    await pool.run(int)
+
+        async def come_later():
+            await others_turn.wait()
+            with pool.place():
+                await slow
+                return await pool.run(lambda: "done")
+
+        slow = asyncio.create_task(send_slowly())
+        assert await come_later() == "done"
+        assert pool.has_room()
         pool.close()
 
     asyncio.run(use())

@@ -33,6 +33,7 @@ router = APIRouter(tags=["bottle status"], route_class=GuardedRoute)
 
 _EXTENSIONS = frozenset({"png", "jpg", "jpeg"})
 _FORMATS = frozenset({ImageFormat.JPEG, ImageFormat.PNG})
+_UNNOTED = frozenset({Code.RATE_LIMITED.status, Code.OVERLOADED.status})
 _FORM = {
     "requestBody": {
         "required": True,
@@ -114,7 +115,8 @@ def _note(request: Request, **metrics: object) -> NewRequest:
 def _note_refusal(request: Request, error: Exception) -> None:
     """Note a request that gets no answer, whatever stood in its way.
 
-    But not those of strangers (401): whoever has no key could fill the catalogue. The server's log has their lines.
+    But not those of strangers (401), and not those that came too often (429) or when there was no room (503): whoever
+    sends enough of them could fill the catalogue. The figures count them, and the server's log has their lines.
     """
     match error:
         case HTTPException():
@@ -125,7 +127,7 @@ def _note_refusal(request: Request, error: Exception) -> None:
             status = CLIENT_GONE
         case _:
             status = Code.INTERNAL_ERROR.status
-    if is_known(request):
+    if is_known(request) and status not in _UNNOTED:
         services_of(request).request_log.add(_note(request, status=status))
 
 

@@ -11,8 +11,10 @@ import pytest
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
+from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.api.guard import Body, GuardedRoute, access
 from imgpipe_dagster.api.problems import Code
+from imgpipe_dagster.api.work import WorkPool
 
 PROBLEM = "application/problem+json"
 
@@ -182,6 +184,47 @@ def test_a_path_without_a_body_takes_none(make_api):
 
 def test_an_answer_that_is_not_ready_in_time_is_504(make_api):
     answer = make_api(prepare=probes, api_deadline_s=0.2).get("/api/v1/probe/sleep")
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+
+
+def with_a_full_pool(app):
+    """`/full`, whose only thread is taken; `app.state.full` is its pool."""
+    router = APIRouter(prefix="/api/v1/probe", route_class=GuardedRoute)
+    app.state.full = WorkPool("full", threads=1, queue_limit=0)
+    app.state.full.in_flight = 1
+
+    @router.post("/full")
+    @access(Scope.READ, body=Body.JSON, pool=lambda _: app.state.full)
+    async def full() -> str:
+        return await app.state.full.run(lambda: "done")
+
+    app.include_router(router)
+
+
+def test_a_request_to_a_full_server_is_admitted_once_though_room_appears_meanwhile(make_api):
+    api = make_api(prepare=with_a_full_pool)
+    assert api.post("/api/v1/probe/full", json={}).status_code == 503
+    gate, asked = api.app.state.services.gate, []
+    admit = gate.admit
+
+    async def admit_slowly(request, *options, **named):
+        asked.append(request)
+        api.app.state.full.in_flight = 0
+        return await admit(request, *options, **named)
+
+    gate.admit = admit_slowly
+    assert api.post("/api/v1/probe/full", json={}).json() == "done"
+    assert len(asked) == 1
+
+
+def test_a_full_server_has_a_deadline_too(make_api):
+    api = make_api(prepare=with_a_full_pool, api_deadline_s=0.2)
+
+    async def admit(*_, **__):
+        await asyncio.sleep(30)
+
+    api.app.state.services.gate.admit = admit
+    answer = api.post("/api/v1/probe/full", json={})
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
 
 
