@@ -17,11 +17,14 @@ R = TypeVar("R")
 
 _NICER = 5
 _SMOOTHING = 0.1
-_WAIT_WHEN_OVERLOADED_S = 0.05
+_WAIT_WHEN_OVERLOADED_S = 0.03
 """How long the last one in the queue may have to wait then; one may wait for each thread in any case."""
 
-_PLACE_KEPT_S = 0.25
-"""How long a place is kept for a body that is still coming. Slow senders must not keep others out."""
+_PLACE_KEPT_S = 0.05
+"""How long a place is kept for a body that is still coming, if a piece of work does not take longer.
+
+Slow senders, or an event loop that is late itself, must not leave the threads without work.
+"""
 
 _JUDGED_EVERY_S = 1.0
 _MORE_THAN_CAN_BE_DONE = 0.25
@@ -81,7 +84,7 @@ class WorkPool:
         """
         self.require_room()
         own = object()
-        self._places[own] = time.monotonic() + _PLACE_KEPT_S
+        self._places[own] = time.monotonic() + max(_PLACE_KEPT_S, self._seconds)
         before = _own_place.set(own)
         try:
             yield
@@ -106,7 +109,8 @@ class WorkPool:
         self._judge()
         waiting = self._queue_limit
         if self._overloaded:
-            waiting = min(waiting, max(1, int(_WAIT_WHEN_OVERLOADED_S / self._seconds)) * self._threads)
+            soon = int(self._threads * _WAIT_WHEN_OVERLOADED_S / self._seconds)
+            waiting = min(waiting, max(self._threads, soon))
         return self.in_flight + self._kept_places() < self._threads + waiting
 
     def close(self) -> None:

@@ -85,9 +85,9 @@ def test_in_an_overload_as_many_wait_as_are_done_soon(monkeypatch):
         await asyncio.sleep(0)
         with pytest.raises(Refusal):
             pool.require_room()
-        pool.in_flight = 11  # as if the others were done: 5 wait for each thread, as 45 ms of work
+        pool.in_flight = 7  # as if the others were done: two in work, and five, each of which takes a thread 9 ms
         assert pool.has_room()
-        pool.in_flight = 12
+        pool.in_flight = 8
         assert not pool.has_room()
         pool.in_flight = 32
         end.set()
@@ -115,7 +115,7 @@ def test_a_place_is_kept_while_a_body_comes_but_not_for_long(monkeypatch):
 
         async def send_slowly():
             with pool.place():
-                clock.return_value = 100.3
+                clock.return_value = 102.0
                 others_turn.set()
                 await asyncio.sleep(0)
                 with pytest.raises(Refusal):
