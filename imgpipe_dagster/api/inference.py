@@ -128,7 +128,7 @@ class LoadedOnce(Generic[M]):
             return self._model
 
     def close(self) -> None:
-        """Free the model. One that is being converted is given up: that takes a process many seconds."""
+        """Free the model. One that is being converted, here or by another process, is given up: that takes long."""
         self._closing = True
         while not self._lock.acquire(timeout=_LOOK_AGAIN_S):
             end_conversions()

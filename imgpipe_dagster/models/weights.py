@@ -10,10 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import yaml
 
@@ -23,6 +24,7 @@ ACCEPTED = (
     "a .pt file, an .onnx file, a folder that Ultralytics exported for OpenVINO, or the name of weights that "
     "Ultralytics publishes, such as yolo11n.pt or yolo11n-cls.pt"
 )
+_LOCK_LOOK_S = 0.05
 _CALIBRATION_PICTURES = 300  # NNCF's own default; more change little
 _KINDS: dict[Task, str] = {"detect": "detector", "classify": "classifier"}
 _PICTURES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
@@ -221,10 +223,13 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
 
     Returns:
         ``folder``.
+
+    Raises:
+        WeightsError: Another process was filling it when this one was to end.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(lock, folder)
         if not folder.is_dir():
             unfinished = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -248,12 +253,29 @@ def ultralytics_environment(cache_dir: Path) -> dict[str, str]:
 
 
 def end_conversions() -> None:
-    """End the conversions that this process has begun, for a process that is to end; who waits gets a WeightsError."""
+    """End the conversions that this process has begun or waits for; who waits gets a WeightsError."""
+    global _endings
+    _endings += 1
     for conversion in list(_conversions):
         conversion.terminate()
 
 
 _conversions: set[subprocess.Popen[str]] = set()
+_endings = 0
+
+
+def _lock(lock: IO[str], folder: Path) -> None:
+    """Wait for the lock, until ``end_conversions`` is called: the other process may take minutes."""
+    before = _endings
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if _endings != before:
+                raise WeightsError(f"Another process was making {folder}; it is not waited for any longer.") from None
+            time.sleep(_LOCK_LOOK_S)
+        else:
+            return
 
 
 def _convert(cache_dir: Path, *arguments: object) -> None:

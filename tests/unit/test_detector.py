@@ -1,12 +1,16 @@
 """The detector's parts that need no model: geometry, suppression, options, streaming, things made once."""
 
+import fcntl
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from imgpipe_dagster.api.inference import LoadedOnce
+from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.models.decoding import stream
 from imgpipe_dagster.models.detector import Boxes, DetectorOptions, load_detector
 from imgpipe_dagster.models.letterbox import Letterbox, fitting_size
@@ -240,6 +244,30 @@ def test_a_failed_build_leaves_nothing_and_the_next_one_starts_afresh(tmp_path: 
     (tmp_path / "model.partial" / "half").write_text("made")
     build_once(tmp_path / "model", lambda folder: (folder / "whole").write_text("made") and None)
     assert [file.name for file in (tmp_path / "model").iterdir()] == ["whole"]
+
+
+def test_a_build_of_another_process_is_not_waited_for_when_this_one_ends(tmp_path: Path) -> None:
+    model = LoadedOnce(lambda: build_once(tmp_path / "model", lambda _: None), "model", Mock())  # type: ignore[arg-type]
+    refused: list[Refusal] = []
+
+    def ask() -> None:
+        try:
+            model.get()
+        except Refusal as refusal:
+            refused.append(refusal)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    with (tmp_path / "model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        asking.start()
+        while not model._lock.locked():
+            time.sleep(0.001)
+        closing = threading.Thread(target=model.close, daemon=True)
+        closing.start()
+        closing.join(30)
+        asking.join(30)
+        assert not closing.is_alive()
+    assert [refusal.code for refusal in refused] == [Code.UNAVAILABLE]
 
 
 def test_a_folder_that_many_ask_for_at_once_is_built_once(tmp_path: Path) -> None:
