@@ -1,11 +1,20 @@
 """A file that a client sent or named, opened where decoding cannot harm this process, or how it is refused."""
 
+import logging
+
 import numpy as np
 
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.fetch.answers import FetchResult
 from imgpipe_dagster.imaging.validate import Validator, Verdict
 from imgpipe_dagster.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+_OF_OUR_NETWORK = frozenset(
+    {Reason.ADDRESS_NOT_ALLOWED, Reason.NAME_NOT_RESOLVED, Reason.CONNECT_FAILED, Reason.CONNECTION_LOST}
+)
+"""Reasons whose details tell addresses, and so what this server's names and networks are like."""
 
 
 def opened(validator: Validator, data: bytes) -> tuple[Verdict, np.ndarray]:
@@ -26,7 +35,7 @@ def opened(validator: Validator, data: bytes) -> tuple[Verdict, np.ndarray]:
 
 
 def fetched(result: FetchResult) -> bytes:
-    """The bytes of a file that was fetched.
+    """The bytes of a file that was fetched. Which addresses a name has here is for the log only.
 
     Raises:
         Refusal: 413 or 422, and why there are none.
@@ -34,7 +43,9 @@ def fetched(result: FetchResult) -> bytes:
     if result.data is None:
         reason = result.reason or Reason.CONNECT_FAILED
         code = Code.BODY_TOO_LARGE if reason is Reason.TOO_MANY_BYTES else Code.NOT_FETCHED
-        raise Refusal(code, f"{reason.advice} ({reason}: {result.detail})")
+        log.info("not fetched: %s: %s", reason, ascii(result.detail))
+        told = reason if reason in _OF_OUR_NETWORK else f"{reason}: {result.detail}"
+        raise Refusal(code, f"{reason.advice} ({told})")
     return result.data
 
 
