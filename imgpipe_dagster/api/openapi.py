@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from imgpipe_dagster.api.guard import SECURITY_SCHEMES
-from imgpipe_dagster.api.problems import PROBLEM_JSON, Code
+from imgpipe_dagster.api.problems import PROBLEM_JSON, PROBLEM_SCHEMA, Code
 
 _PROBLEM: dict[str, Any] = {
     "title": "Problem",
@@ -30,10 +30,10 @@ _PROBLEM: dict[str, Any] = {
         },
     },
 }
-_REFUSED = {
-    "description": "Refused, and why.",
-    "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-}
+_PROBLEMS = {PROBLEM_JSON: {"schema": PROBLEM_SCHEMA}}
+_OF_SCOPE = frozenset({401, 403, 429, 500, 503, 504})
+_OF_BODY = frozenset({400, 408, 413})
+_OF_VALUES = frozenset({400, 422})
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -53,10 +53,37 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas["Problem"] = _PROBLEM
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)  # FastAPI's own shape, which no path answers with
-                if not any(status[0] in "45" for status in operation["responses"]):
-                    operation["responses"]["default"] = _REFUSED
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                _describe_refusals(path, method, operation)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _describe_refusals(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Add what a path's guards refuse with, in the shape of the path's own refusals where it has one."""
+    responses = operation["responses"]
+    responses.pop("422", None)  # FastAPI's own shape, which no path answers with
+    stated = (answer["content"] for status, answer in responses.items() if status[0] in "45")
+    own = next((content for content in stated if PROBLEM_JSON not in content), None)
+    statuses = {413}  # of any body where none is taken
+    if "x-scope" in operation:
+        statuses |= _OF_SCOPE
+    if "requestBody" in operation:
+        statuses |= _OF_BODY
+        if own is None:
+            statuses |= {415} | _OF_VALUES
+    if operation.get("parameters"):
+        statuses |= _OF_VALUES
+    if "{" in path:
+        statuses.add(404)
+    if path == "/readyz":
+        statuses.add(503)
+    if path.startswith("/api/v1/") and method == "post":
+        statuses.add(409)  # of an Idempotency-Key, at least
+    for status in statuses:
+        meanings = [code.meaning for code in Code if code.status == status]
+        responses.setdefault(str(status), {})["description"] = "; ".join(meanings)
+        responses[str(status)].setdefault("content", own or _PROBLEMS)
+    if own is None:
+        responses["default"] = {"description": "Refused, and why.", "content": _PROBLEMS}

@@ -1,6 +1,7 @@
 """Enhancing one picture while its sender waits: from a URL or an upload to the picture, or to what became of it."""
 
 import hashlib
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from imgpipe_dagster.api.files import fetched, opened
 from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.api.guard import Body, GuardedRoute, access
 from imgpipe_dagster.api.options import EnhanceOptions, overrides
-from imgpipe_dagster.api.problems import Code, Refusal
+from imgpipe_dagster.api.problems import PROBLEM_JSON, PROBLEM_SCHEMA, Code, Refusal
 from imgpipe_dagster.api.services import Services, services_of
 from imgpipe_dagster.configured import box_classes, enhancement_defaults, review_policy
 from imgpipe_dagster.imaging.background import Box, MethodUnavailableError
@@ -32,10 +33,13 @@ router = APIRouter(prefix="/api/v1/enhance", tags=["enhancement"], route_class=G
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 _PICTURES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The answer as JSON; the picture itself where Accept asks for a picture.",
+        "description": "The answer as JSON; the picture itself where Accept asks for a picture, in the format that it "
+        "names: image/* leaves the format to the options.",
         "content": {f"image/{kind}": _PICTURE for kind in OutputFormat},
-    }
+    },
+    406: {"description": Code.NOT_ACCEPTABLE.meaning, "content": {PROBLEM_JSON: {"schema": PROBLEM_SCHEMA}}},
 }
+_JSON_RANGES = ("application/json", "application/*", "*/*")
 _FORM = {
     "requestBody": {
         "required": True,
@@ -46,8 +50,8 @@ _FORM = {
                     "required": ["file"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "mode": {"type": "string", "enum": list(Mode)},
-                        "remove_background": {"type": "boolean"},
+                        "mode": {"type": "string", "enum": list(Mode), "examples": ["full"]},
+                        "remove_background": {"type": "boolean", "examples": ["true"]},
                         "background_color": {"type": "string"},
                         "target_size_kb": {"type": "number", "exclusiveMinimum": 0},
                         "target_min_dimension": {"type": "integer"},
@@ -95,7 +99,7 @@ class EnhancedPicture(BaseModel):
     byte_size: int
     format: OutputFormat
     sha256: str
-    enhanced_image_url: str = Field(description="Where the enhanced picture is.")
+    enhanced_image_url: str = Field(description="Where the enhanced picture is, for IMGPIPE_RETENTION_DAYS days.")
 
 
 @router.post("/url", response_model=EnhancedPicture, responses=_PICTURES)
@@ -103,9 +107,9 @@ class EnhancedPicture(BaseModel):
 async def enhance_url(request: Request, wanted: EnhanceUrl) -> Any:  # noqa: ANN401 - a picture or a description of it
     """Fetch a picture and enhance it. Only addresses of the public internet are fetched from."""
     services = services_of(request)
-    config = _config(services, wanted)
+    asked = _asked(request, services, wanted)
     data = fetched(await services.fetcher.fetch(wanted.url))
-    return await _answer(request, services, data, config)
+    return await _answer(services, data, asked)
 
 
 @router.post("/upload", response_model=EnhancedPicture, responses=_PICTURES, openapi_extra=_FORM)
@@ -120,7 +124,7 @@ async def enhance_upload(request: Request) -> Any:  # noqa: ANN401 - a picture o
         wanted = EnhanceOptions.model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-    return await _answer(request, services, upload.data, _config(services, wanted))
+    return await _answer(services, upload.data, _asked(request, services, wanted))
 
 
 @router.get("/results/{sha256}.{extension}", response_class=Response)
@@ -130,7 +134,7 @@ async def enhanced_result(
     sha256: Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")],
     extension: Annotated[str, PathParameter(pattern="^(jpg|png|webp)$")],
 ) -> Response:
-    """A picture that was enhanced before."""
+    """A picture that was enhanced before. It goes IMGPIPE_RETENTION_DAYS days (default 90) after it was last made."""
     services = services_of(request)
 
     async def load() -> bytes:
@@ -143,14 +147,50 @@ async def enhanced_result(
     return await file_response(request, load, etag=sha256, media_type=media_type, name=f"{sha256[:12]}.{extension}")
 
 
-def _config(services: Services, wanted: EnhanceOptions) -> EnhancementConfig:
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be done, and whether the picture itself is the answer."""
+
+    config: EnhancementConfig
+    as_picture: bool
+
+
+def _asked(request: Request, services: Services, wanted: EnhanceOptions) -> _Asked:
+    """What the options and Accept say together."""
     try:
-        return enhancement_defaults(services.settings).overridden(overrides(wanted, services.settings))
+        config = enhancement_defaults(services.settings).overridden(overrides(wanted, services.settings))
     except ValueError as error:
         raise Refusal(Code.INVALID_REQUEST, str(error)) from error
+    formats = {f"image/{kind}": kind for kind in OutputFormat}
+    for accepted in _accepted(request.headers.get("accept") or "*/*"):
+        if accepted in _JSON_RANGES:
+            return _Asked(config, as_picture=False)
+        if accepted == "image/*" or accepted == f"image/{config.format}":
+            return _Asked(config, as_picture=True)
+        if accepted in formats:
+            try:
+                return _Asked(config.overridden({"output": formats[accepted]}), as_picture=True)
+            except ValueError:  # JPEG, of a picture with a transparent background
+                continue
+    able = ", ".join(["application/json", *formats])
+    raise Refusal(Code.NOT_ACCEPTABLE, f"Accept names no type that this can be answered with: {able}.")
 
 
-async def _answer(request: Request, services: Services, data: bytes, config: EnhancementConfig) -> Any:  # noqa: ANN401
+def _accepted(header: str) -> list[str]:
+    """The media ranges of an Accept header, the dearest first (RFC 9110, 12.5.1), without those that are ruled out."""
+    found = []
+    for part in header.lower().split(","):
+        name, *parameters = (word.strip() for word in part.split(";"))
+        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        try:
+            found.append((name, float(quality)))
+        except ValueError:
+            found.append((name, 1.0))
+    return [name for name, quality in sorted(found, key=lambda item: -item[1]) if quality > 0]
+
+
+async def _answer(services: Services, data: bytes, asked: _Asked) -> Any:  # noqa: ANN401 - as the paths
+    config = asked.config
     try:
         done = await services.enhancing.run(_enhance, services, data, config)
     except MethodUnavailableError as error:
@@ -169,7 +209,7 @@ async def _answer(request: Request, services: Services, data: bytes, config: Enh
         policy=review_policy(services.settings),
     )
     status = "auto_approved" if verdict.approved else "needs_review"
-    if _wants_picture(request):
+    if asked.as_picture:
         headers = {
             "Content-Location": url,
             "X-Quality-Before": f"{done.before.score:.1f}",
@@ -210,10 +250,6 @@ def _boxes(services: Services, image: np.ndarray) -> list[Box]:
         for found in services.inference.find_objects(image)
         if found.confidence >= least and (classes is None or found.class_name in classes)
     ]
-
-
-def _wants_picture(request: Request) -> bool:
-    return request.headers.get("accept", "").strip().lower().startswith("image/")
 
 
 def _quality(quality: Quality) -> QualityScore:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import functools
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -101,8 +102,21 @@ class Predicted(BaseModel):
     class_confidence: float | list[float | None] | None = Field(examples=[0.93])
 
 
-def _json_body(model: type[BaseModel]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+def _json_body(model: type[BaseModel], path: str, **fields: str) -> dict[str, Any]:
+    """How a path describes its body, and how it is asked from a shell and from Python."""
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+    url = f"http://127.0.0.1:8000/api/{path}"
+    text = json.dumps({**fields, "image": "%s"})
+    shell = f"""printf '{text}' "$(base64 -w0 image.jpg)" \\
+  | curl -X POST {url} -H "Content-Type: application/json" -d @-"""
+    items = "".join(f'"{name}": "{value}", ' for name, value in fields.items())
+    python = f"""import base64, json, pathlib, urllib.request
+
+image = base64.b64encode(pathlib.Path("image.jpg").read_bytes()).decode()
+body = json.dumps({{{items}"image": image}}).encode()
+request = urllib.request.Request("{url}", body, {{"Content-Type": "application/json"}})
+print(json.load(urllib.request.urlopen(request)))"""
+    return {**body, "x-codeSamples": [{"lang": "bash", "source": shell}, {"lang": "python", "source": python}]}
 
 
 def _training_deadline(settings: Settings) -> float:
@@ -112,7 +126,7 @@ def _training_deadline(settings: Settings) -> float:
 @router.post(
     "/save_data",
     response_model=Saved,
-    openapi_extra=_json_body(SaveData),
+    openapi_extra=_json_body(SaveData, "save_data", temple_id="1", train_test="train", category="door_open"),
     responses={400: {"model": Saved}, 500: {"model": Saved}},
 )
 @access(Scope.TRAIN, body=Body.OLD_IMAGES, is_old_path=True)
@@ -145,7 +159,7 @@ async def make_model(request: Request, wanted: MakeModel) -> Any:  # noqa: ANN40
 @router.post(
     "/predict",
     response_model=Predicted,
-    openapi_extra=_json_body(Predict),
+    openapi_extra=_json_body(Predict, "predict", temple_id="1"),
     responses={400: {"model": Predicted}},
 )
 @access(Scope.READ, body=Body.OLD_IMAGES, is_old_path=True, pool=lambda services: services.predicting)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from imgpipe_dagster.imaging.decode import decode_bgr
+from imgpipe_dagster.imaging.formats import sniff
 
 PROBLEM = "application/problem+json"
 
@@ -56,6 +59,36 @@ def test_who_asks_for_a_picture_gets_the_picture(api):
     assert answer.headers["content-type"] == "image/jpeg"
     assert len(answer.content) <= 20 * 1024
     assert float(answer.headers["X-Quality-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("image/png", "image/png"),
+        ("image/webp;q=0.9, image/avif", "image/webp"),
+        ("image/png;q=0.1, image/jpeg;q=0.5", "image/jpeg"),
+        ("text/html, application/json;q=0.5", "application/json"),
+        ("image/png;q=0, */*", "application/json"),
+        ("image/png;q=much", "image/png"),
+    ],
+)
+def test_the_answer_has_the_type_that_is_accepted_most(api, accept, kind):
+    form = {"mode": "optimize"}
+    answer = api.post(
+        "/api/v1/enhance/upload", files={"file": ("a.jpg", photo())}, data=form, headers={"Accept": accept}
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+    if kind.startswith("image/"):
+        assert f"image/{sniff(answer.content).value}" == kind
+
+
+def test_an_answer_that_nobody_accepts_is_not_made(api, cdn):
+    for accept in ("image/avif", "text/html", "application/json;q=0"):
+        answer = api.post("/api/v1/enhance/url", json={"url": cdn.url("image.jpg")}, headers={"Accept": accept})
+        assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable"), accept
+    # A picture that is not there would be refused for that, had it been fetched.
+    transparent = {"url": cdn.url("image.jpg"), "background_color": "transparent"}
+    assert api.post("/api/v1/enhance/url", json=transparent, headers={"Accept": "image/jpeg"}).status_code == 406
 
 
 def test_a_mode_of_one_step_replaces_the_background_where_it_is_asked_for_and_only_there(api):
@@ -112,6 +145,17 @@ def test_nothing_but_the_public_internet_is_fetched_from(api, url):
     answer = api.post("/api/v1/enhance/url", json={"url": url})
     assert (answer.status_code, answer.json()["code"]) == (422, "not_fetched")
     assert "secret" not in answer.text
+
+
+def test_which_address_a_name_has_here_is_for_the_log_only(api, monkeypatch, caplog):
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.20.30.40", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    caplog.set_level(logging.INFO, "imgpipe_dagster.api.files")
+    answer = api.post("/api/v1/enhance/url", json={"url": "http://internal.example/a.jpg"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "not_fetched")
+    assert "address_not_allowed" in answer.json()["detail"]
+    assert "10.20.30.40" not in answer.text
+    assert "10.20.30.40" in caplog.text
 
 
 @pytest.mark.parametrize(

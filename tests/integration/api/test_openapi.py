@@ -10,6 +10,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 from imgpipe_dagster.api.app import create_app
+from imgpipe_dagster.api.problems import TEMPLE_PATHS
 from imgpipe_dagster.api.reference import reference
 from imgpipe_dagster.instance import PROJECT_DIR
 from imgpipe_dagster.settings import Settings
@@ -70,6 +71,33 @@ def test_every_operation_says_what_it_does_and_how_it_refuses(document):
     for name in re.findall(r"#/components/schemas/(\w+)", text):
         assert name in document["components"]["schemas"]
     assert "HTTPValidationError" not in text
+
+
+def test_every_operation_tells_the_refusals_of_its_guards_in_the_shape_of_its_path(document):
+    for path, operations in document["paths"].items():
+        own = path == "/classify" or path in TEMPLE_PATHS
+        for operation in operations.values():
+            expected = {"413"}
+            expected |= {"401", "403", "429", "503", "504"} if "x-scope" in operation else set()
+            expected |= {"400", "408"} if "requestBody" in operation else set()
+            assert expected <= set(operation["responses"]), path
+            for status in expected:
+                answer = operation["responses"][status]
+                assert answer["description"]
+                assert set(answer["content"]) == {"application/json" if own else "application/problem+json"}, path
+                assert answer["content"] != {"application/json": {"schema": {}}}
+
+
+def test_the_reference_page_tells_nested_types_and_a_request_for_each_operation(document):
+    page = reference(document)
+    for operation in OPERATIONS:
+        section = page.partition(f"### `{operation}`")[2].partition("\n### ")[0]
+        assert "curl " in section
+        assert "Refusals: `4" in section
+    for name in re.findall(r"\]\(#([a-z]+)\)", page):
+        assert re.search(rf"^### {name}$", page, re.MULTILINE | re.IGNORECASE), name
+    assert "### QualityScore" in page
+    assert "| `image_class` * | string or list of (string or null) or null |" in page
 
 
 def test_the_reference_page_is_current(document):
