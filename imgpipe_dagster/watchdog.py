@@ -86,7 +86,7 @@ def dagster_signs(settings: Settings) -> tuple[dict[str, float], set[str]]:
         needed = set(instance.get_required_daemon_types())
         now = time.time()
         beats = {
-            name: max(0.0, now - heartbeat.timestamp)
+            name: abs(now - heartbeat.timestamp)  # a clock that was set back must not hide a stopped daemon
             for name, heartbeat in instance.get_daemon_heartbeats().items()
             if name in needed
         }

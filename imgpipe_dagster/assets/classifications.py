@@ -83,10 +83,10 @@ def classifications(
     objects = detections[detections["class_name"].isin(classifier.crop_classes)]
     progress = Progress(context, database.engine, len(valid))
     sheet = ContactSheet(valid["image_id"], "Classified images")
-    with classifier.open() as model:
+    with progress.opening(classifier.open()) as model:
         frame = classify_images(model, context.partition_key, valid, objects, image_store.store, progress, sheet)
     temples = temples_of_images(database.engine, context.partition_key)
-    answers = classify_temples(database.engine, image_store.store, valid, temples)
+    answers = classify_temples(database.engine, image_store.store, valid, temples, progress)
     whole = frame.loc[frame["detection_id"].isna(), "image_id"]
     check = check_result(
         context,

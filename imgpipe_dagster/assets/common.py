@@ -1,18 +1,21 @@
 """What the assets share: progress with a heartbeat, metadata, checks that write their alert. No stage's own logic."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import dagster as dg
 import pandas as pd
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from imgpipe_dagster.catalogue.alerts import AlertKind, write_alert
 from imgpipe_dagster.catalogue.batches import note_heartbeat
-from imgpipe_dagster.catalogue.engine import transact
+from imgpipe_dagster.catalogue.engine import describe_error, transact
 from imgpipe_dagster.catalogue.frames import replace_batch
 
 T = TypeVar("T")
@@ -44,6 +47,23 @@ class Progress:
             self.done += 1
             self._note()
 
+    def follow(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass on items that are not the stage's own: they are not counted, but the heartbeat goes on."""
+        for item in items:
+            yield item
+            self._beat()
+
+    @contextmanager
+    def opening(self, resource: AbstractContextManager[T]) -> Iterator[T]:
+        """Enter a context that may take long and cannot say how far it is: a model may have to be exported first.
+
+        The heartbeat goes on from beside it, for as long as the process lives.
+        """
+        with ExitStack() as stack:
+            with self._beating():
+                opened = stack.enter_context(resource)
+            yield opened
+
     @property
     def per_second(self) -> float:
         """Items a second so far."""
@@ -52,11 +72,33 @@ class Progress:
     def _note(self) -> None:
         stage = self._context.op_execution_context.op.name
         progress_log.debug("", extra={"stage": stage, "done": self.done, "total": self._total})
+        self._beat()
+
+    def _beat(self) -> None:
         now = time.monotonic()
         if now - self._noted >= HEARTBEAT_EVERY_S:
             note_heartbeat(self._engine, self._context.partition_key)
             self._context.log.info("%d of %d images", self.done, self._total)
             self._noted = now
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT_EVERY_S):
+                try:
+                    note_heartbeat(self._engine, self._context.partition_key)
+                except SQLAlchemyError as error:  # what is being opened does not need the catalogue
+                    self._context.log.warning("No heartbeat could be noted: %s", describe_error(error))
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def detections(
     valid = validated_images[validated_images["reason"].isna()]
     progress = Progress(context, database.engine, len(valid))
     sheet = ContactSheet(valid["image_id"], "Annotated images")
-    with detector.open() as model:
+    with progress.opening(detector.open()) as model:
         images, boxes = detect_images(model, context.partition_key, valid, image_store.store, progress, sheet)
     metadata = detection_metadata(images, boxes, progress)
     looked_at = check_result(

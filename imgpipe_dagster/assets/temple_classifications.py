@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from sqlalchemy.engine import Engine
 
+from imgpipe_dagster.assets.common import Progress
 from imgpipe_dagster.catalogue.tables import NO_MODEL, TEMPLE_CATEGORY
 from imgpipe_dagster.store.base import ImageStore
 from imgpipe_dagster.temples.batches import ImageAnswer, ImageOfTemple, classify_images
@@ -26,7 +27,7 @@ _COLUMNS = [
 
 
 def classify_temples(
-    engine: Engine, store: ImageStore, valid: pd.DataFrame, temples: Mapping[int, str]
+    engine: Engine, store: ImageStore, valid: pd.DataFrame, temples: Mapping[int, str], progress: Progress
 ) -> list[ImageAnswer]:
     """Ask the champions of the temples of a batch, each once for all its images.
 
@@ -35,10 +36,12 @@ def classify_temples(
         store: Where the images are.
         valid: ``image_id`` and ``object_key`` of the valid images.
         temples: The temple of each image that has one.
+        progress: Keeps the batch's heartbeat going.
     """
     pairs = zip(valid["image_id"].astype(int), valid["object_key"].astype(str), strict=True)
     images = [ImageOfTemple(image_id, temples[image_id], key) for image_id, key in pairs if image_id in temples]
-    return sorted(classify_images(engine, store, images), key=lambda answer: answer.image.image_id)
+    answers = progress.follow(classify_images(engine, store, images))
+    return sorted(answers, key=lambda answer: answer.image.image_id)
 
 
 def temple_rows(batch_key: str, answers: Sequence[ImageAnswer]) -> pd.DataFrame:

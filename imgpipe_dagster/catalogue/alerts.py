@@ -218,7 +218,8 @@ def is_due(condition: Condition, known: Mapping[str, Raised], remind_after_s: fl
     seen = known.get(condition.name, Raised())
     if condition.active != seen.raised:
         return True
-    return seen.raised and 0 < remind_after_s <= seen.noted_s_ago
+    # One noted far ahead was noted before the clock was set back.
+    return seen.raised and 0 < remind_after_s <= abs(seen.noted_s_ago)
 
 
 def _change(connection: Connection, condition: Condition, seen: Raised) -> str | None:

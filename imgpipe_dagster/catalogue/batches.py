@@ -109,8 +109,9 @@ def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float
         row = connection.execute(oldest).first()
         if row is None:
             return 0, 0.0
-        # Other programs write updated_at too: a time in the future or an unreadable one must not block the queue.
-        oldest_wait_s = max(0.0, float("inf") if row[0] is None else float(row[0]))
+        # Other programs write updated_at too, and clocks are set back: a time in the future or an unreadable one must
+        # not block the queue.
+        oldest_wait_s = abs(float("inf") if row[0] is None else float(row[0]))
         count = sa.select(sa.func.count()).select_from(pending.limit(at_most).subquery())
         return connection.scalar(count) or 0, oldest_wait_s
 

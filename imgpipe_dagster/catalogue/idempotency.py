@@ -60,12 +60,13 @@ def begin(engine: Engine, key: str, request: str, *, abandoned_after_s: float) -
             return Standing.OTHER
         if status is not None:
             return Answer(status, headers or {}, body or b"")
-        if age_s <= abandoned_after_s:
+        if abs(age_s) <= abandoned_after_s:  # one from far ahead was begun before the clock was set back
             return Standing.BUSY
         taken = sa.update(IdempotencyKey).where(
             IdempotencyKey.key_sha256 == key,
             IdempotencyKey.status.is_(None),
-            seconds_ago(IdempotencyKey.created_at) > abandoned_after_s,  # of two that find it so, one takes it
+            sa.func.abs(seconds_ago(IdempotencyKey.created_at))
+            > abandoned_after_s,  # of two that find it so, one takes it
         )
         return Standing.MINE if connection.execute(taken.values(created_at=utc_now())).rowcount else Standing.BUSY
 

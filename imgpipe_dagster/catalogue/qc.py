@@ -340,10 +340,10 @@ def undo(engine: Engine, image_id: int, *, reviewer: str, limits: ReviewLimits) 
             raise CannotUndoError(
                 f"The last decision on image {image_id} is {last['reviewer_id']}'s, not {reviewer}'s."
             )
-        if last["age_s"] > limits.undo_s:
+        age_s = abs(last["age_s"])  # one from far ahead was made before the clock was set back
+        if age_s > limits.undo_s:
             raise CannotUndoError(
-                f"The decision on image {image_id} is {last['age_s']:.0f} s old: it could be undone for "
-                f"{limits.undo_s:g} s."
+                f"The decision on image {image_id} is {age_s:.0f} s old: it could be undone for {limits.undo_s:g} s."
             )
         before = last["previous"]
         left = ImageStatus.PENDING if last["status"] == QcStatus.PENDING else before["status"]
@@ -383,7 +383,8 @@ def _free_for(reviewer: str, limits: ReviewLimits) -> sa.ColumnElement[bool]:
         ProductImage.qc_claimed_by.is_(None),
         ProductImage.qc_claimed_by == reviewer,
         ProductImage.qc_claimed_at.is_(None),
-        seconds_ago(ProductImage.qc_claimed_at) >= limits.claim_s,
+        # A claim from far ahead was left there by a clock that was set back.
+        sa.func.abs(seconds_ago(ProductImage.qc_claimed_at)) >= limits.claim_s,
     )
 
 
@@ -514,10 +515,10 @@ def _require_free(image: RowMapping, reviewer: str, limits: ReviewLimits) -> Non
 
 
 def _claim_left_s(image: RowMapping, limits: ReviewLimits) -> float | None:
-    """How long the claim on an image lasts; None if there is none or it has ended."""
-    if image["qc_claimed_by"] is None or image["claim_age_s"] is None or image["claim_age_s"] >= limits.claim_s:
+    """How long the claim on an image lasts; None if there is none or it has ended, or the clock was set back since."""
+    if image["qc_claimed_by"] is None or image["claim_age_s"] is None or abs(image["claim_age_s"]) >= limits.claim_s:
         return None
-    return limits.claim_s - image["claim_age_s"]
+    return limits.claim_s - max(0.0, image["claim_age_s"])
 
 
 def _enhanced(connection: Connection, image: RowMapping, seen: str | None) -> RowMapping | None:

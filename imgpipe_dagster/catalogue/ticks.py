@@ -9,10 +9,13 @@ from imgpipe_dagster.catalogue.types import seconds_ago, utc_now
 
 
 def tick_ages(engine: Engine) -> dict[str, float]:
-    """Seconds since the last tick of every sensor that ever ticked, by the database's clock."""
+    """Seconds since the last tick of every sensor that ever ticked, by the database's clock.
+
+    A tick that is still to come counts as so long ago: a clock that was set back must not hide that ticks have stopped.
+    """
     query = sa.select(SensorTick.sensor_name, seconds_ago(SensorTick.ticked_at))
     rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False, retry_for_s=5.0)
-    return {name: float(age) for name, age in rows}
+    return {name: abs(float(age)) for name, age in rows}
 
 
 def note_tick(engine: Engine, sensor_name: str, outcome: str) -> None:

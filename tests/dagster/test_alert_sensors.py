@@ -113,9 +113,12 @@ def test_one_fresh_temple_does_not_hide_a_stale_one(pipeline):
     assert verdicts["every_temple_is_fresh"].metadata["expected"].value == 2, "one has been silent for months"
     assert isinstance(tick(told.cursor), dg.SkipReason), "what has not changed is not told again"
     feed_ages(pipeline, temple_7=10, temple_8=10)
-    assert all(event.passed for event in tick(told.cursor).asset_events)
+    again = tick(told.cursor)
+    assert all(event.passed for event in again.asset_events)
+    feed_ages(pipeline, temple_7=10, temple_8=-2 * day)  # it died, and the clock was set back
+    assert "No prediction for: 8." in tick(again.cursor).asset_events[0].description
     subjects = [row.subject for row in alerts(pipeline)]
-    assert subjects == ["1 of 2 temples are stale", "Every temple is fresh again"]
+    assert subjects == ["1 of 2 temples are stale", "Every temple is fresh again", "1 of 2 temples are stale"]
 
 
 def test_a_published_batch_notes_its_feeds(pipeline, make_jpeg):
@@ -129,6 +132,10 @@ def test_a_published_batch_notes_its_feeds(pipeline, make_jpeg):
     before = pipeline.rows("feed_freshness", "feed", "last_prediction_at")
     pipeline.run(batch)
     assert pipeline.rows("feed_freshness", "feed", "last_prediction_at") == before, "a re-run is no new prediction"
+    feed_ages(pipeline, temple_1=-86400, temple_2=86400, source_kafka=-86400)
+    pipeline.run(batch)
+    again = pipeline.rows("feed_freshness", "feed", "last_prediction_at")
+    assert again == before, "times from before the clock was set back do not stay"
 
 
 def test_without_a_mail_server_the_tick_says_so_and_the_alert_waits(pipeline, tick):

@@ -1,5 +1,6 @@
 """The sensor: the decision as tables of cases, the tick against a real catalogue and a real instance."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,9 @@ from imgpipe_dagster.catalogue.batches import Batch, BatchLimits, retry_enhancem
 from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage, TempleLease
 from imgpipe_dagster.catalogue.temple_models import end_lease, take_lease
 from imgpipe_dagster.catalogue.ticks import note_tick
+from imgpipe_dagster.catalogue.types import utc_in
 from imgpipe_dagster.partitions import temple_partition
+from imgpipe_dagster.sensors import new_images
 from imgpipe_dagster.sensors.new_images import Action, AttemptLimits, RunView, decide, run_key, tick, view_of
 
 LIMITS = AttemptLimits(max_attempts=3, heartbeat_limit_s=60)
@@ -199,6 +202,17 @@ def test_a_lost_run_that_no_open_batch_waits_for_frees_its_slot(pipeline):
     with pipeline.engine.begin() as connection:
         connection.execute(sa.update(TempleLease).values(heartbeat_at=sa.text("'2020-01-01 00:00:00.000000'")))
     assert look(0.001) == dict.fromkeys(started, "FAILURE")
+
+
+def test_a_lost_run_is_found_although_the_clock_was_set_back_since_it_began(pipeline, monkeypatch):
+    pipeline.add("http://127.0.0.1/a.jpg")
+    tags = {"dagster/partition": pipeline.claim().key}
+    run = pipeline.instance.add_run(dg.DagsterRun(job_name="x", status=dg.DagsterRunStatus.STARTED, tags=tags))
+    with pipeline.engine.begin() as connection:
+        connection.execute(sa.update(ImageBatch).values(state="enhanced", heartbeat_at=utc_in(86400)))
+    monkeypatch.setattr(new_images, "time", SimpleNamespace(time=lambda: time.time() - 86400))
+    tick(pipeline.instance, pipeline.engine, BatchLimits(), LIMITS, max_open_batches=2)
+    assert pipeline.instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
 
 
 def test_a_run_that_a_person_canceled_holds_its_batch(pipeline, sensor):

@@ -18,7 +18,7 @@ from imgpipe_dagster.alerts.watch import WatchLimits, observe
 from imgpipe_dagster.catalogue.alert_mails import form_mails, lease_mail, list_alerts
 from imgpipe_dagster.catalogue.alerts import AlertKind, Condition, NewAlert, mute, note_conditions, write_alerts
 from imgpipe_dagster.catalogue.pulse import take_pulse
-from imgpipe_dagster.catalogue.tables import Alert, AlertMail, ImagePrediction, Option, Severity
+from imgpipe_dagster.catalogue.tables import Alert, AlertCondition, AlertMail, ImagePrediction, Option, Severity
 from imgpipe_dagster.catalogue.types import UTC_DATETIME, utc_in
 
 POLICY = DeliveryPolicy(cool_down_s=0.0, first_retry_s=0.2, last_retry_s=0.4)
@@ -361,6 +361,14 @@ def test_what_lasts_is_raised_reminded_of_and_cleared_once_by_many_observers(eng
     assert observe_all(engine, stale(active=False)) == ["Predictions are fresh again"]
     assert observe_all(engine, stale(active=False)) == []
     assert observe_all(engine, stale()) == ["Predictions are stale"], "a second time is a new episode"
+
+
+def test_a_reminder_does_not_wait_for_a_clock_that_was_set_back(engine):
+    observe_all(engine, stale())
+    assert observe_all(engine, stale(), remind_after_s=3600) == []
+    with engine.begin() as connection:
+        connection.execute(sa.update(AlertCondition).values(noted_at=utc_in(86400)))
+    assert observe_all(engine, stale(), remind_after_s=3600) == ["Still: Predictions are stale"]
 
 
 def test_the_recovery_is_not_held_back_by_the_cool_down_of_the_alarm(engine, mail_server, mailer):

@@ -13,6 +13,7 @@ from imgpipe_dagster.catalogue import batches, schema
 from imgpipe_dagster.catalogue.engine import connect, transact
 from imgpipe_dagster.catalogue.images import images_of_batch
 from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage
+from imgpipe_dagster.catalogue.types import utc_in
 
 NOW = batches.BatchLimits(size=10, max_size=50, max_wait_s=0)
 
@@ -183,6 +184,13 @@ def test_a_transaction_outlives_an_outage_of_the_database(mariadb, mariadb_url):
         mariadb.start()
         assert claim.result(timeout=60).image_count == 1
     engine.dispose()
+
+
+def test_images_from_before_the_clock_was_set_back_do_not_wait_until_it_has_caught_up(engine):
+    insert(engine, 1)
+    with engine.begin() as connection:
+        connection.execute(sa.update(ProductImage).values(updated_at=utc_in(3600)))
+    assert batches.claim_batch(engine, batches.BatchLimits(size=10, max_wait_s=60), Claimant.SENSOR).image_count == 1
 
 
 def test_a_time_that_sqlite_cannot_read_and_text_that_is_not_utf8_block_nothing(tmp_path):

@@ -120,7 +120,7 @@ def wait_long(engine, image_id, seconds):
             ("qc_review_logs", "created_at", "image_id"),
         ):
             earlier = (
-                f"datetime({column}, '-{seconds} seconds') || '.000000'"
+                f"datetime({column}, '{-seconds:+d} seconds') || '.000000'"
                 if engine.dialect.name == "sqlite"
                 else f"{column} - INTERVAL {seconds} SECOND"
             )
@@ -178,6 +178,23 @@ def test_a_claim_without_a_time_does_not_last_for_ever(engine):
     (image_id,) = add(engine, 1, qc_claimed_by="ghost")
     assert waiting(engine, reviewer="ann") == [image_id]
     assert approve(engine, image_id).qc_status == "approved"
+
+
+def test_a_claim_from_before_the_clock_was_set_back_ends(engine):
+    (image_id,) = add(engine, 1)
+    qc.claim_review(engine, image_id, reviewer="ann", limits=LIMITS)
+    wait_long(engine, image_id, -300)
+    with pytest.raises(qc.ClaimedError, match="for another 600 s"):
+        qc.claim_review(engine, image_id, reviewer="bob", limits=LIMITS)
+    wait_long(engine, image_id, -86400)
+    assert waiting(engine, reviewer="bob") == [image_id]
+    (item,) = qc.pending_reviews(engine, limits=LIMITS)
+    assert (item.claimed_by, item.claim_left_s) == (None, None)
+    assert [item.image_id for item in qc.claim_reviews(engine, reviewer="bob", limits=LIMITS)] == [image_id]
+    approve(engine, image_id, "bob")
+    wait_long(engine, image_id, -86400)
+    with pytest.raises(qc.CannotUndoError, match="could be undone for"):
+        qc.undo(engine, image_id, reviewer="bob", limits=LIMITS)
 
 
 def test_racing_reviewers_claim_each_picture_once(engine):
