@@ -152,7 +152,7 @@ def test_a_reader_killed_between_rows_and_commit_gets_its_messages_again_and_dou
 
 
 def test_poison_goes_to_the_dead_letter_topic_with_its_cause_and_holds_up_nothing(source, cluster, topic, empty_engine):
-    huge = b"x" * 4_000_000  # the mock cluster keeps 5 MB a partition; 10 MB are refused in test_kafka_messages
+    huge = b"x" * 4_000_000  # beside other messages, the mock cluster keeps 5 MB a partition
     cluster.send(topic, frames(1)[0], b"{", {"image_path": 5}, None, huge, *frames(1, start=1), partition=0)
     report = source.drain().report
     assert (report.read, report.inserted, report.rejected) == (6, 2, 4)
@@ -173,6 +173,19 @@ def test_poison_goes_to_the_dead_letter_topic_with_its_cause_and_holds_up_nothin
     assert len(alerts) in (1, 2), "one an hour"
     assert alerts[0].kind == "dead_letter"
     assert f"{topic}/0/2: image_path is a int" in alerts[0].body
+
+
+def test_a_message_of_10_mb_is_put_aside_and_holds_up_nothing(source, cluster, topic, empty_engine):
+    cluster.send(topic, b"x" * 10_000_000, partition=0)  # alone: beside it the mock cluster loses others
+    report = source.drain().report
+    assert (report.read, report.rejected, cluster.committed(topic)) == (1, 1, 1)
+    (letter,) = cluster.read(f"{topic}.dead-letter")
+    headers = dict(letter.headers())
+    assert headers["cause"] == b"it has 10000000 bytes, 65536 are allowed"
+    assert (len(letter.value()), headers["size"]) == (512 * 1024, b"10000000")
+    cluster.send(topic, *frames(1), partition=1)
+    assert again(source).drain().report.inserted == 1
+    assert images(empty_engine) == urls(1)
 
 
 def test_while_dead_letters_are_not_taken_nothing_is_committed(source, cluster, topic, empty_engine, monkeypatch):
