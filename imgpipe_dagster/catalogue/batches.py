@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -81,38 +81,54 @@ def claim_batch(engine: Engine, limits: BatchLimits, claimant: Claimant) -> Batc
         return None
 
     def claim(connection: Connection) -> Batch | None:
-        ids = connection.scalars(
-            sa.select(ProductImage.id)
-            .where(ProductImage.status == ImageStatus.PENDING)
-            .order_by(ProductImage.id)
-            .limit(size)
-            .with_for_update(skip_locked=True)
-        ).all()
-        return _form_batch(connection, ids, claimant) if ids else None
+        runs = _lock_waiting(connection, size)
+        return _form_batch(connection, runs, claimant) if runs else None
 
     return transact(engine, claim)
 
 
 def form_batch(connection: Connection, ids: Sequence[int]) -> Batch:
     """Make a batch of images that the transaction holds locked; whoever comes first may start its run."""
-    batch = _form_batch(connection, ids, Claimant.SENSOR)
+    batch = _form_batch(connection, list(runs_of_ids(ids)), Claimant.SENSOR)
     connection.execute(_update(batch.key).values(_NOBODY_AT_WORK))
     return batch
 
 
+def runs_of_ids(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The first and last of every run of ids without a gap, ascending.
+
+    An UPDATE by such runs changes just those rows, and costs a database a fraction of one by a list of them.
+    """
+    first = last = None
+    for number in sorted(ids):
+        if last is not None and first is not None and number != last + 1:
+            yield first, last
+            first = None
+        first = number if first is None else first
+        last = number
+    if first is not None and last is not None:
+        yield first, last
+
+
 def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float]:
     """How many images wait (counted up to ``at_most``), and for how many seconds the oldest has waited."""
-    pending = sa.select(ProductImage.id).where(ProductImage.status == ImageStatus.PENDING)
+    waits = ProductImage.status == ImageStatus.PENDING
+    pending = sa.select(ProductImage.id).where(waits)
+    newest = sa.select(sa.func.max(ProductImage.id)).where(waits).scalar_subquery()
 
     def look(connection: Connection) -> tuple[int, float]:
-        oldest = pending.with_only_columns(seconds_ago(ProductImage.updated_at)).order_by(ProductImage.id).limit(1)
-        row = connection.execute(oldest).first()
+        oldest = pending.with_only_columns(seconds_ago(ProductImage.updated_at), ProductImage.id, newest)
+        row = connection.execute(oldest.order_by(ProductImage.id).limit(1)).first()
         if row is None:
             return 0, 0.0
         # Other programs write updated_at too, and clocks are set back: a time in the future or an unreadable one must
         # not block the queue.
         oldest_wait_s = abs(float("inf") if row[0] is None else float(row[0]))
-        count = sa.select(sa.func.count()).select_from(pending.limit(at_most).subquery())
+        # So many ids hold no more images: they are counted in the index, where a limit would have them copied first.
+        if row[2] - row[1] < at_most:
+            count = pending.with_only_columns(sa.func.count())
+        else:
+            count = sa.select(sa.func.count()).select_from(pending.limit(at_most).subquery())
         return connection.scalar(count) or 0, oldest_wait_s
 
     return transact(engine, look, writes=False, retry_for_s=_LOOK_FOR_S)
@@ -312,21 +328,43 @@ def retry_images(
     return total
 
 
-def _form_batch(connection: Connection, ids: Sequence[int], claimant: Claimant) -> Batch:
+def _lock_waiting(connection: Connection, at_most: int) -> list[tuple[int, int]]:
+    """Lock the first images that wait and that nobody else holds: their ids as runs without a gap."""
+    waiting = (
+        sa.select(ProductImage.id)
+        .where(ProductImage.status == ImageStatus.PENDING)
+        .order_by(ProductImage.id)
+        .limit(at_most)
+        .with_for_update(skip_locked=True)
+    )
+    # The rows are locked where they are counted. Most often they are one run, and thousands of ids need not be fetched.
+    locked = waiting.subquery()
+    count, first, last = connection.execute(
+        sa.select(sa.func.count(), sa.func.min(locked.c.id), sa.func.max(locked.c.id))
+    ).one()
+    if count == 0:
+        return []
+    if count == last - first + 1:
+        return [(first, last)]
+    return list(runs_of_ids(connection.scalars(waiting)))
+
+
+def _form_batch(connection: Connection, runs: Sequence[tuple[int, int]], claimant: Claimant) -> Batch:
+    count = sum(last - first + 1 for first, last in runs)
     inserted = connection.execute(
-        sa.insert(ImageBatch).values(batch_key=uuid.uuid4().hex, claimed_by=claimant, image_count=len(ids))
+        sa.insert(ImageBatch).values(batch_key=uuid.uuid4().hex, claimed_by=claimant, image_count=count)
     )
     (batch_id,) = inserted.inserted_primary_key or (None,)
     now = connection.scalars(sa.select(ImageBatch.created_at).where(ImageBatch.id == batch_id)).one()
     key = f"{now:%Y%m%d}-{batch_id:06d}"
     connection.execute(sa.update(ImageBatch).where(ImageBatch.id == batch_id).values(batch_key=key))
-    for chunk in chunks(ids, _CHUNK):
+    for chunk in chunks(runs, _CHUNK // 2):
         connection.execute(
             sa.update(ProductImage)
-            .where(ProductImage.id.in_(chunk))
+            .where(sa.or_(*(ProductImage.id.between(first, last) for first, last in chunk)))
             .values(status=ImageStatus.PROCESSING, batch_key=key, reason=None, updated_at=utc_now())
         )
-    return Batch(key, BatchState.CLAIMED, 1, claimant, len(ids), 0.0)
+    return Batch(key, BatchState.CLAIMED, 1, claimant, count, 0.0)
 
 
 def _batches(connection: Connection, which: sa.ColumnElement[bool]) -> list[Batch]:

@@ -186,6 +186,38 @@ def test_a_transaction_outlives_an_outage_of_the_database(mariadb, mariadb_url):
     engine.dispose()
 
 
+def test_only_the_images_that_wait_are_claimed_from_among_others(engine):
+    insert(engine, 30)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM product_images WHERE id IN (4, 5, 11)")
+        connection.exec_driver_sql("UPDATE product_images SET status = 'failed', reason = 'x' WHERE id IN (2, 9, 16)")
+    batch = batches.claim_batch(engine, batches.BatchLimits(size=12, max_wait_s=0), Claimant.SENSOR)
+    with engine.connect() as connection:
+        claimed = connection.scalars(sa.select(ProductImage.id).where(ProductImage.batch_key == batch.key)).all()
+        failed = connection.execute(sa.select(ProductImage.id).where(ProductImage.reason == "x")).scalars().all()
+    assert sorted(claimed) == [1, 3, 6, 7, 8, 10, 12, 13, 14, 15, 17, 18]
+    assert sorted(failed) == [2, 9, 16]
+    assert statuses(engine) == {"processing": 12, "failed": 3, "pending": 12}
+
+
+def test_a_batch_with_a_gap_after_every_image_is_claimed_whole(engine):
+    insert(engine, 2400)
+    with engine.begin() as connection:
+        connection.execute(sa.update(ProductImage).where(ProductImage.id % 2 == 0).values(status="failed"))
+    assert batches.claim_batch(engine, batches.BatchLimits(1200, 1200, 0), Claimant.SENSOR).image_count == 1200
+    assert statuses(engine) == {"processing": 1200, "failed": 1200}
+
+
+def test_so_many_that_wait_are_counted_and_no_more(engine):
+    insert(engine, 12)
+    assert batches.waiting_images(engine)[0] == batches.waiting_images(engine, at_most=12)[0] == 12
+    assert batches.waiting_images(engine, at_most=11)[0] == 11
+    with engine.begin() as connection:
+        connection.execute(sa.update(ProductImage).where(ProductImage.id.in_([2, 3, 5])).values(status="completed"))
+    assert batches.waiting_images(engine, at_most=12)[0] == batches.waiting_images(engine, at_most=10)[0] == 9
+    assert batches.waiting_images(engine, at_most=5)[0] == 5
+
+
 def test_images_from_before_the_clock_was_set_back_do_not_wait_until_it_has_caught_up(engine):
     insert(engine, 1)
     with engine.begin() as connection:
