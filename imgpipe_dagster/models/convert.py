@@ -11,6 +11,7 @@ import numpy as np
 
 from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.models.letterbox import Letterbox
+from imgpipe_dagster.models.quiet_openvino import silence_openvino
 from imgpipe_dagster.models.weights import Task, WeightsError, read_model_file, require_task
 
 
@@ -107,6 +108,7 @@ def folder_of(model: Path) -> Path:
 
 def main(command: str, *arguments: str) -> None:
     """Run one conversion; a failure goes to stderr and ends the process with status 1."""
+    silence_openvino()
     paths = [Path(argument).absolute() for argument in arguments]
     try:
         match command:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imgpipe_dagster.models.quiet_openvino import import_openvino
+
 if TYPE_CHECKING:
     import openvino as ov
 
@@ -50,9 +52,7 @@ def _core() -> "ov.Core":
     whatever thread that happens, such as one that the garbage collector runs in. The maker, mostly the main thread,
     would run its next signal handler on memory that is gone, or that is somebody else's by then.
     """
-    import openvino as ov
-
-    return ov.Core()
+    return import_openvino().Core()
 
 
 class OpenVinoRuntime:

@@ -18,6 +18,8 @@ from typing import IO, Any, Literal
 
 import yaml
 
+from imgpipe_dagster.models.quiet_openvino import import_openvino, silence_openvino
+
 Task = Literal["detect", "classify"]
 
 ACCEPTED = (
@@ -154,9 +156,8 @@ def openvino_file(weights: Path, sha256: str, cache_dir: Path, *, task: Task) ->
 
 def is_quantised(model: Path) -> bool:
     """Whether the model computes in INT8 already."""
-    import openvino as ov
-
-    return any(operation.get_type_name() == "FakeQuantize" for operation in ov.Core().read_model(model).get_ops())
+    network = import_openvino().Core().read_model(model)
+    return any(operation.get_type_name() == "FakeQuantize" for operation in network.get_ops())
 
 
 def quantised_file(model: ModelFile, sha256: str, pictures: list[Path], cache_dir: Path) -> ModelFile:
@@ -333,6 +334,7 @@ def load_yolo(weights: Path | str, task: Task, cache_dir: Path) -> Any:  # noqa:
     """
     for name, value in ultralytics_environment(cache_dir).items():
         os.environ.setdefault(name, value)
+    silence_openvino()
     from ultralytics import YOLO
 
     model = YOLO(weights)
