@@ -51,6 +51,7 @@ class Installation:
         own = {f"IMGPIPE_{name.upper()}": value for name, value in settings.items()}
         self.home = home
         self.environment = {**os.environ, **demo_environment(home, batch_size=batch_size, batch_max_wait_s=0), **own}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # whoever runs a pipeline keeps its compiled modules
         self.engine = connect(make_url(self.environment["IMGPIPE_DATABASE_URL"]))
         schema.upgrade(self.engine)
 

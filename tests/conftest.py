@@ -50,6 +50,10 @@ HOSTILE = '<img src=x onerror="alert(1)"> ![x](https://evil.example/x.png) [a](j
 NATIVE = {"torch", "tensorflow", "openvino"}
 
 
+# The hundreds of processes that tests start would each compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put tests that load large native libraries last: what those do to their process then meets no other test."""
     items.sort(key=lambda item: item.get_closest_marker("native") is not None)
