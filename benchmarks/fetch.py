@@ -20,7 +20,9 @@ from multiprocessing.connection import Connection
 
 import requests
 
-from imgpipe_dagster.fetch import FetchPolicy, FetchRequest, fetch_all
+from imgpipe_dagster.fetch.answers import FetchRequest
+from imgpipe_dagster.fetch.client import fetch_all
+from imgpipe_dagster.fetch.policy import FetchPolicy
 
 IMAGES = 500
 BODY_BYTES = 240_000

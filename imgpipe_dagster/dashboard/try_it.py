@@ -17,7 +17,8 @@ from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import jpeg_of
 from imgpipe_dagster.dashboard.services import settings, validator
 from imgpipe_dagster.dashboard.words import counted, plain
-from imgpipe_dagster.fetch import FetchRequest, fetch_all
+from imgpipe_dagster.fetch.answers import FetchRequest
+from imgpipe_dagster.fetch.client import fetch_all
 from imgpipe_dagster.imaging.background import MethodUnavailableError
 from imgpipe_dagster.imaging.draw import draw_boxes
 from imgpipe_dagster.imaging.enhance import Enhanced, enhance

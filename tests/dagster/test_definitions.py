@@ -143,6 +143,12 @@ def test_loading_the_definitions_imports_no_heavy_library():
     assert result.stdout.strip() == "[]", result.stderr
 
 
+def test_the_command_line_starts_without_what_only_some_commands_need():
+    late = ("dagster", "pandas", "numpy", "cv2", "aiohttp", "alembic", *HEAVY)
+    result = run_python(f"import sys; import imgpipe_dagster.cli; print([m for m in {late} if m in sys.modules])")
+    assert result.stdout.strip() == "[]", result.stderr
+
+
 @pytest.mark.parametrize("module", PURE)
 def test_the_pure_core_runs_without_dagster_sql_or_settings(module):
     code = (

@@ -26,7 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from imgpipe_dagster.fetch import FetchPolicy, FetchRequest, fetch_all
+from imgpipe_dagster.fetch.answers import FetchRequest
+from imgpipe_dagster.fetch.client import fetch_all
+from imgpipe_dagster.fetch.policy import FetchPolicy
 from imgpipe_dagster.reasons import Reason
 
 POLICY = FetchPolicy(
@@ -538,7 +540,9 @@ def test_a_trusted_certificate_counts_for_its_own_name_only(tls_port, certificat
     # The trust store is read when a process first uses it.
     script = f"""
 import socket
-from imgpipe_dagster.fetch import FetchPolicy, FetchRequest, fetch_all
+from imgpipe_dagster.fetch.answers import FetchRequest
+from imgpipe_dagster.fetch.client import fetch_all
+from imgpipe_dagster.fetch.policy import FetchPolicy
 socket.getaddrinfo = lambda host, port, *rest: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 policy = FetchPolicy(allow_networks=("127.0.0.0/8",))
 for host in ("right.example", "wrong.example"):

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from imgpipe_dagster.fetch import FetchPolicy, fetch_all
+from imgpipe_dagster.fetch.client import fetch_all
 from imgpipe_dagster.fetch.download import parse_retry_after
+from imgpipe_dagster.fetch.policy import FetchPolicy
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 
