@@ -358,6 +358,11 @@ def _row_id(value: object) -> RowId:
             pass
         case int() | str():
             return value
+        case None:
+            raise SourceError(
+                "The SQL source gives a row without an image_id, which nothing would tell apart from others: leave "
+                "such rows out of IMGPIPE_SQL_SOURCE_QUERY, with WHERE … IS NOT NULL."
+            )
         case Decimal() if value == value.to_integral_value():
             return int(value)
     raise SourceError(

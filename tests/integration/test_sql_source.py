@@ -250,6 +250,7 @@ def test_ids_may_be_texts(source):
         ("SELECT id, file FROM shelf", "gives no column image_id and no image"),
         ("SELECT id AS image_id, file AS image FROM shelf WHERE id > :last", "has no parameters last; there are after"),
         ("SELECT id AS image_id, file AS image FROM nowhere", "cannot be used .IMGPIPE_SQL_SOURCE_QUERY.: .*nowhere"),
+        ("SELECT NULL AS image_id, file AS image FROM shelf", "a row without an image_id, .* WHERE … IS NOT NULL"),
         ("DELETE FROM shelf", "cannot be used .IMGPIPE_SQL_SOURCE_QUERY."),
     ],
 )
