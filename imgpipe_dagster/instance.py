@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from imgpipe_dagster.settings import Settings
+from imgpipe_dagster.settings import DagsterHomeError, Settings
 
 PROJECT_DIR = Path(__file__).parent.parent
 INSTANCE_YAML = "dagster.yaml"
@@ -44,8 +44,14 @@ def prepare_dagster_home(settings: Settings, project_dir: Path | None = None) ->
 
 @contextmanager
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The instance, opened; also named in the environment, for processes that Dagster starts."""
+    """The instance, opened; also named in the environment, for processes that Dagster starts.
+
+    Raises:
+        DagsterHomeError: ``DAGSTER_HOME`` names no folder.
+    """
     home = prepare_dagster_home(settings)
-    os.environ.setdefault("DAGSTER_HOME", str(home))  # whoever names another instance means it
+    named = Path(os.environ.setdefault("DAGSTER_HOME", str(home)))  # whoever names another instance means it
+    if not (named.is_absolute() and named.is_dir()):
+        raise DagsterHomeError(f"DAGSTER_HOME is {named}, which is no absolute path of a folder: it could be {home}.")
     with dg.DagsterInstance.get() as instance:
         yield instance

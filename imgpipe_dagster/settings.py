@@ -24,6 +24,10 @@ DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights" / "shelf_yolo11n.pt"
 DEMO_BOTTLE_WEIGHTS = DEMO_WEIGHTS.with_name("bottle_yolo11n-cls.pt")
 
 
+class DagsterHomeError(RuntimeError):
+    """The environment names a home for Dagster that there is not."""
+
+
 class Settings(BaseSettings):
     """The settings of one installation: ``IMGPIPE_*`` in the environment or in ``.env``."""
 

@@ -84,6 +84,20 @@ def judge_outbox(waiting: int, oldest_s: float, limits: VitalLimits) -> Conditio
     )
 
 
+def judge_storage(unreadable: str | None) -> Condition:
+    """Whether Dagster's own storage can be read; ``unreadable`` says why not."""
+    return Condition(
+        "dagster_unreadable",
+        AlertKind.DAEMON_DOWN,
+        unreadable is not None,
+        "Dagster's storage can be read again" if unreadable is None else "Dagster's storage cannot be read",
+        "Its daemon and sensors are watched again."
+        if unreadable is None
+        else f"{unreadable}\nNobody can say meanwhile whether Dagster's daemon lives; rows and mails are looked after. "
+        "Look at DAGSTER_HOME and at the disk.",
+    )
+
+
 def _judge_daemon(heartbeats: Mapping[str, float], limits: VitalLimits) -> Condition:
     newest = min(heartbeats.values())
     stopped = newest > limits.heartbeat_s

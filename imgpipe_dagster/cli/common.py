@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imgpipe_dagster.catalogue.engine import CatalogueError, connect
 from imgpipe_dagster.logs import set_up_logging
-from imgpipe_dagster.settings import Settings, export_secrets
+from imgpipe_dagster.settings import DagsterHomeError, Settings, export_secrets
 from imgpipe_dagster.sources.base import SourceError
 from imgpipe_dagster.store.base import StoreError
 
@@ -42,7 +42,7 @@ def main() -> None:
     load_dotenv(".env")
     try:
         app()
-    except (CatalogueError, StoreError, SourceError) as error:
+    except (CatalogueError, StoreError, SourceError, DagsterHomeError) as error:
         fail(str(error))
     except SQLAlchemyError as error:
         fail(f"The catalogue cannot be used: {str(getattr(error, 'orig', None) or error).splitlines()[0]}")

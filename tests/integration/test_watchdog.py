@@ -83,6 +83,26 @@ def test_without_dagster_stale_predictions_and_their_recovery_are_mailed_once(in
     ]
 
 
+def test_a_dagster_that_cannot_be_read_is_mailed_and_keeps_nothing_else_from_being_watched(installation, subjects):
+    predicted(installation, 9999)
+    assert installation.run("db", "upgrade").returncode == 0
+    runs = installation.home / "dagster" / "history" / "runs.db"
+    runs.parent.mkdir(parents=True)
+    runs.write_bytes(b"this is no database" * 1000)
+    found = json.loads(installation.run("watchdog", "--once", "--json").stdout)
+    assert "Dagster's storage cannot be read" in found["wrong"]
+    assert len(found["wrong"]) == len(found["written"]) == found["mails_sent"] == 2
+    nowhere = installation.home / "nowhere"
+    ended = installation.run("watchdog", "--once", "--json", DAGSTER_HOME=str(nowhere))
+    assert json.loads(ended.stdout)["written"] == [], "it is told once"
+    runs.unlink()
+    again = json.loads(installation.run("watchdog", "--once", "--json").stdout)
+    assert again["written"] == ["Dagster's storage can be read again"]
+    ended = installation.run("forget", "1", "--yes", DAGSTER_HOME=str(nowhere))
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+    assert "DAGSTER_HOME is" in ended.stderr
+
+
 def test_a_catalogue_that_is_away_is_one_clear_line_and_a_failure(installation):
     ended = installation.run("watchdog", "--once", IMGPIPE_DATABASE_URL="mysql+pymysql://u:canary@127.0.0.1:1/x")
     assert ended.returncode == 1
