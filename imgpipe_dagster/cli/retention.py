@@ -44,8 +44,11 @@ def prune(
         err.print(
             "IMGPIPE_RETENTION_DAYS is 0: only addresses of requests and kept answers go. --older-than takes more away."
         )
-    with _all_places(settings) as (engine, store, instance):
+    try:
         age = Age(days, settings.api_address_days)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    with _all_places(settings) as (engine, store, instance):
         report = prune_all(engine, store, instance, settings.home / "models", age, dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps(asdict(report)))

@@ -103,6 +103,13 @@ def test_a_new_installation_takes_an_import_twice_and_adds_it_once(imgpipe_proce
     assert (tmp_path / ".imgpipe").is_dir()
 
 
+@pytest.mark.parametrize("age", ["0d", "-5d", "90", "abc", "99999999999999d"])
+def test_prune_refuses_an_age_that_is_none(imgpipe, age):
+    refused = imgpipe("prune", "--older-than", age, "--dry-run")
+    assert refused.returncode == 2
+    assert "Invalid value" in refused.stderr
+
+
 def test_bad_rows_are_named_by_line_and_the_good_ones_kept(imgpipe, tmp_path):
     (tmp_path / "x.csv").write_text(
         "image_url,sku_id\nhttps://cdn.example.com/a.jpg,S1\n,S2\nhttps://cdn.example.com/b.jpg,S3\n"
