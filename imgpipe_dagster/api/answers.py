@@ -35,6 +35,11 @@ class AnswerCache:
                 redis_url, socket_timeout=_REDIS_PATIENCE_S, socket_connect_timeout=_REDIS_PATIENCE_S
             )
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept at all."""
+        return self._entries > 0
+
     async def get(self, key: str) -> dict[str, Any] | None:
         """The answer, if it is known."""
         if self._redis is not None:

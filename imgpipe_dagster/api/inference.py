@@ -182,6 +182,8 @@ class Inference:
         Raises:
             Refusal: 413, 415 or 422 where the file is no good, 503 at once where too many wait, 500 without a model.
         """
+        if not self._cache.keeps:
+            return await self.pool.run(self._look, data, with_objects), False
         digest = hashlib.sha256(data).hexdigest()
         key = f"{self._versions(with_objects)}:{digest}"
         known = await self._cache.get(key) if key[0] != ":" else None

@@ -8,6 +8,8 @@ from imgpipe_dagster.api.answers import AnswerCache
 def test_memory_keeps_the_latest_used_and_no_more():
     async def use():
         cache = AnswerCache(entries=2, redis_url=None)
+        assert cache.keeps
+        assert not AnswerCache(entries=0, redis_url=None).keeps
         await cache.put("a", {"n": 1})
         await cache.put("b", {"n": 2})
         assert await cache.get("a") == {"n": 1}
