@@ -256,6 +256,11 @@ class Settings(BaseSettings):
     api_cached_answers: int = Field(
         default=10_000, ge=0, description="Answers that are kept for pictures that come again; 0 keeps none."
     )
+    api_max_connections: int = Field(
+        default=1000,
+        ge=1,
+        description="Connections to one API process, idle ones included. One more is closed at once with 503.",
+    )
     api_keep_uploads: bool = Field(default=False, description="Keep pictures that were classified, in the store.")
     api_address_days: float = Field(
         default=30, gt=0, description="IP addresses in the log of requests are forgotten after so many days."

@@ -16,18 +16,33 @@ HEAD_LIMIT_S = 10.0
 """How long a request's head may be, and how long a connection may take to send it."""
 
 _KEEP_ALIVE_S = 15
+_TOO_MANY_CONNECTIONS = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which by itself takes heads without end, however slowly they come."""
+    """uvicorn's HTTP protocol, which by itself takes heads without end, however slowly they come.
 
+    It takes connections without end, too: when more requests come than can even be refused, those that wait for it
+    would fill the memory, and all of them would be late.
+
+    Attributes:
+        connections_at_most: One more is closed at once, nearly unheard.
+    """
+
+    connections_at_most = 1000
     _head_bytes = 0
     _in_body = False
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect a head soon."""
+        """Expect a head soon, unless there are too many connections."""
         super().connection_made(transport)
+        if len(self.connections) > self.connections_at_most:
+            transport.write(_TOO_MANY_CONNECTIONS)
+            transport.close()
+            return
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -97,13 +112,17 @@ def build_server(app: FastAPI, settings: Settings, host: str, port: int) -> ApiS
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
     """
+
+    class Protocol(BoundedHttpProtocol):
+        connections_at_most = settings.api_max_connections
+
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
         # uvloop takes one new connection a turn: in an overload, whoever was refused and comes anew waits for seconds.
         loop="asyncio",
-        http=BoundedHttpProtocol,
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,5 +1,6 @@
 """`imgpipe serve` as a process: what a connection may send, and how the process ends."""
 
+import contextlib
 import re
 import signal
 import time
@@ -118,3 +119,24 @@ def test_without_a_key_only_this_machine_is_listened_to_and_it_says_so(serve, ho
     create_key(engine, "one", ["read"])
     engine.dispose()
     assert serve(IMGPIPE_API_HOST="0.0.0.0").url.startswith("http://0.0.0.0:")
+
+
+def test_a_connection_too_many_is_closed_at_once_and_room_comes_back(serve):
+    served = serve(IMGPIPE_API_MAX_CONNECTIONS="5")
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(served.connect()) for _ in range(5)]
+        for connection in held:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        with served.connect() as one_more:
+            assert one_more.recv(4096).startswith(b"HTTP/1.1 503")
+            assert one_more.recv(4096) == b""
+        held[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert held[0].recv(4096).startswith(b"HTTP/1.1 200")
+    deadline = time.monotonic() + 20
+    while True:
+        with served.connect() as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            if connection.recv(4096).startswith(b"HTTP/1.1 200"):
+                break
+        assert time.monotonic() < deadline
