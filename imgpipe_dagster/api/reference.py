@@ -70,7 +70,8 @@ def _operation(path: str, method: str, operation: dict[str, Any], document: dict
 def _example(path: str, method: str, operation: dict[str, Any], document: dict[str, Any]) -> list[str]:
     """The request as a shell command: the path's own, or one with the examples of its fields."""
     if samples := operation.get("x-codeSamples"):
-        return [line for sample in samples for line in (f"```{sample['lang']}", *sample["source"].splitlines(), "```")]
+        blocks = [(f"```{sample['lang']}", *sample["source"].splitlines(), "```", "") for sample in samples]
+        return [line for block in blocks for line in block]
     for item in operation.get("parameters", ()):
         if item["schema"].get("type") == "integer":
             path = path.replace(f"{{{item['name']}}}", "1")

@@ -105,7 +105,11 @@ class EnhancedPicture(BaseModel):
 @router.post("/url", response_model=EnhancedPicture, responses=_PICTURES)
 @access(Scope.WRITE, body=Body.JSON, pool=lambda services: services.enhancing)
 async def enhance_url(request: Request, wanted: EnhanceUrl) -> Any:  # noqa: ANN401 - a picture or a description of it
-    """Fetch a picture and enhance it. Only addresses of the public internet are fetched from."""
+    """Fetch a picture and enhance it. Only addresses of the public internet are fetched from.
+
+    The answer is JSON, or the picture itself where `Accept` asks for one: `image/png`, `image/jpeg` or `image/webp` in
+    that format, `image/*` in the one of the options.
+    """
     services = services_of(request)
     asked = _asked(request, services, wanted)
     data = fetched(await services.fetcher.fetch(wanted.url))
@@ -115,7 +119,7 @@ async def enhance_url(request: Request, wanted: EnhanceUrl) -> Any:  # noqa: ANN
 @router.post("/upload", response_model=EnhancedPicture, responses=_PICTURES, openapi_extra=_FORM)
 @access(Scope.WRITE, body=Body.UPLOAD, pool=lambda services: services.enhancing)
 async def enhance_upload(request: Request) -> Any:  # noqa: ANN401 - a picture or a description of it
-    """Enhance a picture that comes with the request."""
+    """Enhance a picture that comes with the request. `Accept` decides about the answer, as for a URL."""
     services = services_of(request)
     upload, fields = await read_form(request, "file", max_bytes=services.settings.api_max_upload_bytes)
     if upload is None or not upload.data:
