@@ -22,16 +22,18 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def map_unordered(work: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
+def map_unordered(work: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int = 0) -> Iterator[R]:
     """Apply ``work`` to every item in ``threads`` threads and give the results as they come.
 
-    At most twice ``threads`` items are under way or waiting to be taken, however long ``items`` is. The first exception
-    of ``work`` or ``items`` is raised here; what is under way then ends, and nothing new is begun. Lines that the
-    threads log are about the same as those of the caller.
+    At most twice ``threads`` items, or ``ahead`` if that is more, are under way or waiting to be taken, however long
+    ``items`` is: a caller who takes many results and then works for a while leaves the threads enough to do. The first
+    exception of ``work`` or ``items`` is raised here; what is under way then ends, and nothing new is begun. Lines that
+    the threads log are about the same as those of the caller.
     """
     source = iter(items)
+    window = max(ahead, threads * 2)
     with ThreadPoolExecutor(threads) as pool:
-        pending: set[Future[R]] = {pool.submit(copy_context().run, work, item) for item in islice(source, threads * 2)}
+        pending: set[Future[R]] = {pool.submit(copy_context().run, work, item) for item in islice(source, window)}
         try:
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)

@@ -10,6 +10,7 @@ import numpy as np
 
 from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.formats import DecodeError
+from imgpipe_dagster.imaging.threads import one_thread_a_picture
 from imgpipe_dagster.models.temple_calibration import Calibration, calibrated
 from imgpipe_dagster.models.temple_input import InputFormat, Interpolation, fit, to_pixels
 from imgpipe_dagster.models.temple_onnx import OnnxNetwork
@@ -151,14 +152,15 @@ class TempleClassifier:
             Each key once, with its answer or with what is wrong with its file, in no promised order.
         """
         waiting: list[tuple[K, np.ndarray]] = []
-        for key, picture in map_unordered(self._read, items, threads=threads):
-            if isinstance(picture, DecodeError):
-                yield key, picture
-                continue
-            waiting.append((key, picture))
-            if len(waiting) == BATCH:
-                yield from self._answers(waiting)
-                waiting = []
+        with one_thread_a_picture():
+            for key, picture in map_unordered(self._read, items, threads=threads, ahead=BATCH):
+                if isinstance(picture, DecodeError):
+                    yield key, picture
+                    continue
+                waiting.append((key, picture))
+                if len(waiting) == BATCH:
+                    yield from self._answers(waiting)
+                    waiting = []
         yield from self._answers(waiting)
 
     def _read(self, item: tuple[K, bytes]) -> tuple[K, np.ndarray | DecodeError]:

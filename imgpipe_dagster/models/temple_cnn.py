@@ -233,7 +233,7 @@ def _varied_batches(
 
     class Batches(keras.utils.PyDataset):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__(workers=2)  # the next batches are varied while the network learns from one, in order
             self.epoch = 0
             self._order = self._shuffled()
 

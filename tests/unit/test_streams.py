@@ -30,6 +30,15 @@ def test_items_are_taken_only_as_results_are_taken():
     results.close()
 
 
+def test_threads_work_ahead_of_a_caller_who_pauses():
+    done = threading.Semaphore(0)
+    results = map_unordered(lambda n: done.release() or n, range(1000), threads=2, ahead=50)
+    next(results)
+    assert all(done.acquire(timeout=10) for _ in range(50))
+    assert not done.acquire(timeout=0.05)
+    results.close()
+
+
 def test_work_is_done_side_by_side():
     meeting = threading.Barrier(3, timeout=10)
     assert len(list(map_unordered(lambda _n: meeting.wait(), range(3), threads=3))) == 3
