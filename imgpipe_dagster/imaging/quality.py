@@ -194,7 +194,8 @@ def _blur_variance(view: _View, noise_sigma: float) -> float:
     strong = strength >= max(ranked.min(), _RAMP * np.sort(ranked)[-20:].mean(), 1.0)
     # White noise of s has the gradient s/sqrt(4π) per pixel after a blur of 1.
     clean = np.sqrt(np.maximum(fine[ridge][strong] ** 2 - noise_sigma**2 / (4 * np.pi), 0))
-    ratio = float(np.median(clean / strength[strong]))
+    # A mean, by strength: the middle one of few edges jumps with every change of a pixel.
+    ratio = float((clean * strength[strong]).sum() / (strength[strong] ** 2).sum())
     finest = 0.2
     return max(0.0, min(_NO_EDGES, (4 - ratio**2) / max(ratio**2 - 1, 0.02) + finest))
 
