@@ -76,12 +76,13 @@ def claim_batch(engine: Engine, limits: BatchLimits, claimant: Claimant) -> Batc
     Safe with any number of claimants: rows are chosen by their state under a lock that others skip, never by a
     cursor, because auto-increment order is not commit order.
     """
-    size = limits.due(*waiting_images(engine, at_most=limits.max_size * BACKLOG_BATCHES))
+    waiting, oldest_wait_s, first = _queue(engine, limits.max_size * BACKLOG_BATCHES)
+    size = limits.due(waiting, oldest_wait_s)
     if size == 0:
         return None
 
     def claim(connection: Connection) -> Batch | None:
-        runs = _lock_waiting(connection, size)
+        runs = _lock_waiting(connection, size, first)
         return _form_batch(connection, runs, claimant) if runs else None
 
     return transact(engine, claim)
@@ -112,24 +113,32 @@ def runs_of_ids(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float]:
     """How many images wait (counted up to ``at_most``), and for how many seconds the oldest has waited."""
+    count, oldest_wait_s, _ = _queue(engine, at_most)
+    return count, oldest_wait_s
+
+
+def _queue(engine: Engine, at_most: int) -> tuple[int, float, int]:
+    """As :func:`waiting_images`, and the lowest id that waits; 0 if none does."""
     waits = ProductImage.status == ImageStatus.PENDING
     pending = sa.select(ProductImage.id).where(waits)
     newest = sa.select(sa.func.max(ProductImage.id)).where(waits).scalar_subquery()
 
-    def look(connection: Connection) -> tuple[int, float]:
+    def look(connection: Connection) -> tuple[int, float, int]:
         oldest = pending.with_only_columns(seconds_ago(ProductImage.updated_at), ProductImage.id, newest)
         row = connection.execute(oldest.order_by(ProductImage.id).limit(1)).first()
         if row is None:
-            return 0, 0.0
+            return 0, 0.0, 0
         # Other programs write updated_at too, and clocks are set back: a time in the future or an unreadable one must
         # not block the queue.
         oldest_wait_s = abs(float("inf") if row[0] is None else float(row[0]))
+        # Entries of images that were claimed lie before the first in MariaDB's index until they are purged.
+        rest = pending.where(ProductImage.id >= row[1])
         # So many ids hold no more images: they are counted in the index, where a limit would have them copied first.
         if row[2] - row[1] < at_most:
-            count = pending.with_only_columns(sa.func.count())
+            count = rest.with_only_columns(sa.func.count())
         else:
-            count = sa.select(sa.func.count()).select_from(pending.limit(at_most).subquery())
-        return connection.scalar(count) or 0, oldest_wait_s
+            count = sa.select(sa.func.count()).select_from(rest.limit(at_most).subquery())
+        return connection.scalar(count) or 0, oldest_wait_s, row[1]
 
     return transact(engine, look, writes=False, retry_for_s=_LOOK_FOR_S)
 
@@ -328,11 +337,11 @@ def retry_images(
     return total
 
 
-def _lock_waiting(connection: Connection, at_most: int) -> list[tuple[int, int]]:
-    """Lock the first images that wait and that nobody else holds: their ids as runs without a gap."""
+def _lock_waiting(connection: Connection, at_most: int, first_id: int) -> list[tuple[int, int]]:
+    """Lock the first images from an id on that wait and that nobody else holds: their ids as runs without a gap."""
     waiting = (
         sa.select(ProductImage.id)
-        .where(ProductImage.status == ImageStatus.PENDING)
+        .where(ProductImage.status == ImageStatus.PENDING, ProductImage.id >= first_id)
         .order_by(ProductImage.id)
         .limit(at_most)
         .with_for_update(skip_locked=True)
