@@ -91,7 +91,8 @@ def show(who: Person) -> None:
         _nothing_left(desk)
         return
     st.html(_STYLE)
-    _keys(desk, item)
+    picture = _enhanced_picture(item)
+    _keys(desk, item, can_be_seen=isinstance(picture, bytes))
     left, right = st.columns([3, 2])
     with left:
         _picture(item)
@@ -187,11 +188,20 @@ def _begin_again(desk: Desk) -> None:
     desk.passed = None
 
 
-def _keys(desk: Desk, item: ReviewItem) -> None:
-    chosen = st.session_state.get(_REASON)
+def _enhanced_picture(item: ReviewItem) -> bytes | StoreError | DecodeError | None:
+    """The picture that is decided on, as JPEG; None where none was made, or why it cannot be shown."""
+    if item.enhanced_key is None:
+        return None
+    try:
+        return large_picture(store(), item.enhanced_key)
+    except (StoreError, DecodeError) as error:
+        return error
+
+
+def _keys(desk: Desk, item: ReviewItem, *, can_be_seen: bool) -> None:
     with st.container(horizontal=True):
-        _button("Approve", "A", _approve, desk, item, disabled=item.enhanced_key is None, icon="check_circle")
-        _button("Reject", "X", _reject, desk, item, disabled=chosen is None, icon="cancel")
+        _button("Approve", "A", _approve, desk, item, disabled=not can_be_seen, icon="check_circle")
+        _button("Reject", "X", _reject, desk, item, icon="cancel")
         _button("Next", "N", _pass_over, desk, item)
         _button("Zoom", "Z", _toggle, _ZOOM)
         _button("Original", "O", _toggle, _ORIGINAL)
@@ -231,7 +241,7 @@ def _button(
 
 
 def _telling(work: Callable[..., None], *args: object) -> None:
-    with told():
+    with told(again=False):
         work(*args)
 
 
@@ -252,7 +262,11 @@ def _approve(desk: Desk, item: ReviewItem) -> None:
 
 
 def _reject(desk: Desk, item: ReviewItem) -> None:
-    notes, reason = st.session_state.get(_NOTES) or None, RejectionReason(st.session_state[_REASON])
+    chosen = st.session_state.get(_REASON)
+    if chosen is None:
+        st.warning("To reject it, choose what is wrong first: the keys stand on the reasons.", icon=":material/info:")
+        return
+    notes, reason = st.session_state.get(_NOTES) or None, RejectionReason(chosen)
     _decide(
         desk,
         lambda: reject(
@@ -353,7 +367,10 @@ def _picture(item: ReviewItem) -> None:
         else:
             st.image(large_picture(store(), key), alt=alt, width="stretch")
     except (StoreError, DecodeError) as error:
-        st.error(f"The picture cannot be shown: {error}", icon=":material/hide_image:")
+        advice = (
+            "" if original else " It cannot be approved unseen: reject it, and it is enhanced again, or go on with N."
+        )
+        st.error(f"The picture cannot be shown: {error}{advice}", icon=":material/hide_image:")
         return
     st.caption(f"{kind}, {item.width} by {item.height} pixels" if kind == "enhanced" else kind)
 

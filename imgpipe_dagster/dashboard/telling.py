@@ -13,8 +13,12 @@ from imgpipe_dagster.store.base import StoreError
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """What goes wrong in the block becomes a sentence on the page."""
+def told(*, again: bool = True) -> Iterator[None]:
+    """What goes wrong in the block becomes a sentence on the page.
+
+    Args:
+        again: Offer to try again; not in callbacks and fragments, whose page is told of the same and offers it.
+    """
     try:
         yield
     except ReviewError as error:
@@ -23,7 +27,8 @@ def told() -> Iterator[None]:
         st.error(str(error), icon=":material/error:")
     except SQLAlchemyError as error:
         st.error(f"The catalogue cannot be reached: {describe_error(error)}", icon=":material/error:")
-        st.button("Try again")
+        if again:
+            st.button("Try again")
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         st.error(f"The settings are wrong. {wrong}", icon=":material/error:")

@@ -33,9 +33,11 @@ from imgpipe_dagster.temples.registry import doubt_about_version
 
 NO_CATEGORY = "no category"
 ANY_CATEGORY = "every category"
+NEW_CATEGORY = "a new category …"
 PER_PAGE = 12
 _COLUMNS = 4
 _TRAIL = "temple_trail"
+_CORRECTED = "temple_corrected"
 _CURVES = {"accuracy": "training", "val_accuracy": "validation"}
 _LOOK_EVERY_S = 5
 _STAGES = {
@@ -62,6 +64,9 @@ def show(who: Person) -> None:
         )
         _add(None, who)
         return
+    if corrected := st.session_state.pop(_CORRECTED, None):
+        st.success(corrected)
+        st.toast(corrected)  # whoever corrects labels is far below
     temple_id = st.selectbox("Temple", known, key="temple")
     serving = champion(engine(), temple_id)
     made = versions(engine(), temple_id)
@@ -74,13 +79,15 @@ def show(who: Person) -> None:
         doubt = next((doubt_about_version(version) for version in made if version.version == serving.version), None)
         if doubt:
             st.warning(plain(doubt, 500), icon=":material/help:")
-    _versions(made, who)
+    counts = count_pictures(engine(), temple_id).get(temple_id)
+    known_categories = sorted({category for of_split in (counts or {}).values() for category in of_split})
+    _versions(made, known_categories, who)
     _training(temple_id, who)
-    _pictures(temple_id, who)
+    _pictures(temple_id, counts, known_categories, who)
     _add(temple_id, who)
 
 
-def _versions(made: Sequence[Version], who: Person) -> None:
+def _versions(made: Sequence[Version], known: Sequence[str], who: Person) -> None:
     if not made:
         return
     st.header("Versions")
@@ -107,7 +114,7 @@ def _versions(made: Sequence[Version], who: Person) -> None:
         _curve(version.metrics.get("curve"))
     with right:
         _confusion(version)
-    _mistakes(version.metrics.get("mistakes") or [], who)
+    _mistakes(version.metrics.get("mistakes") or [], known, who)
 
 
 def _percent(part: float | None) -> str:
@@ -140,7 +147,7 @@ def _confusion(version: Version) -> None:
     st.caption("A row is what people said, a column what the model said.")
 
 
-def _mistakes(mistakes: list[dict[str, Any]], who: Person) -> None:
+def _mistakes(mistakes: list[dict[str, Any]], known: Sequence[str], who: Person) -> None:
     st.header("Misclassified test pictures")
     if not mistakes:
         st.write("There are none.")
@@ -153,12 +160,13 @@ def _mistakes(mistakes: list[dict[str, Any]], who: Person) -> None:
         if picture is not None and picture.category != mistake["category"]:
             words += f"; people had said {mistake['category']}"
         said[mistake["id"]] = words
-    _labels([found[number] for number in said if number in found], said, "mistake", who)
+    _labels([found[number] for number in said if number in found], said, "mistake", known, who)
 
 
-def _pictures(temple_id: str, who: Person) -> None:
+def _pictures(
+    temple_id: str, counts: dict[TempleSplit, dict[str, int]] | None, known: Sequence[str], who: Person
+) -> None:
     st.header("Labelled pictures")
-    counts = count_pictures(engine(), temple_id).get(temple_id)
     if counts is None:
         st.write("It has none yet: add some below.")
         return
@@ -169,10 +177,10 @@ def _pictures(temple_id: str, who: Person) -> None:
     )
     if look.open:  # else nothing is read for it
         with look:
-            _browse(temple_id, counts, who)
+            _browse(temple_id, counts, known, who)
 
 
-def _browse(temple_id: str, counts: dict[TempleSplit, dict[str, int]], who: Person) -> None:
+def _browse(temple_id: str, counts: dict[TempleSplit, dict[str, int]], known: Sequence[str], who: Person) -> None:
     left, right = st.columns(2)
     split = TempleSplit(left.selectbox("Which", [s for s in TempleSplit if s in counts], key="temple_split"))
     category = right.selectbox("Category", [ANY_CATEGORY, *counts[split]], key="temple_category")
@@ -181,11 +189,13 @@ def _browse(temple_id: str, counts: dict[TempleSplit, dict[str, int]], who: Pers
     only = None if category == ANY_CATEGORY else str(category)
     page = list_pictures(engine(), temple_id, split, category=only, before=way[-1], at_most=PER_PAGE + 1)
     shown = page[:PER_PAGE]
-    _labels(shown, {}, "picture", who)
+    _labels(shown, {}, "picture", known, who)
     pager(_TRAIL, question, way, shown[-1].id if len(page) > PER_PAGE else None)
 
 
-def _labels(pictures: Sequence[TemplePicture], said: dict[int, str], key: str, who: Person) -> None:
+def _labels(
+    pictures: Sequence[TemplePicture], said: dict[int, str], key: str, known: Sequence[str], who: Person
+) -> None:
     """Pictures with their labels, which can be corrected."""
     small = small_pictures(store(), [picture.object_key for picture in pictures])
     for start in range(0, len(pictures), _COLUMNS):
@@ -197,26 +207,29 @@ def _labels(pictures: Sequence[TemplePicture], said: dict[int, str], key: str, w
                     st.write(":material/hide_image: no longer in the store")
                 if picture.id in said:
                     st.caption(plain(said[picture.id]))
-                _correct(picture, f"{key}_{picture.id}", who)
+                _correct(picture, f"{key}_{picture.id}", known, who)
 
 
-def _correct(picture: TemplePicture, key: str, who: Person) -> None:
-    category = st.text_input("People said", picture.category, key=key, max_chars=100).strip()
-    if not category or category == picture.category:
+def _correct(picture: TemplePicture, key: str, known: Sequence[str], who: Person) -> None:
+    """What people said of a picture: another known category, or on purpose one that is new."""
+    choices = [*sorted({*known, picture.category}), NEW_CATEGORY]
+    chosen = st.selectbox("People said", choices, index=choices.index(picture.category), key=key)
+    if chosen == NEW_CATEGORY:
+        chosen = st.text_input("New category", key=f"{key}_new", max_chars=100).strip()
+    if not chosen or chosen == picture.category:
         return
     if st.button("Correct the label", key=f"{key}_save", icon=":material/edit:") and require(Scope.WRITE, who):
         try:
-            correct_label(engine(), picture.id, check_category(category))
+            correct_label(engine(), picture.id, check_category(chosen))
         except TempleNameError as error:
             st.error(str(error))
             return
-        if picture.split is TempleSplit.TRAIN:
-            st.success("Corrected: the next training uses it.")
-        else:
-            st.success(
-                "Corrected. No model is trained on a test picture; the next one and the one that serves are measured "
-                "by it."
-            )
+        trained = "the next training uses it."
+        tested = "No model is trained on a test picture; the next one and the one that serves are measured by it."
+        st.session_state[_CORRECTED] = (
+            f"Corrected: {trained}" if picture.split is TempleSplit.TRAIN else f"Corrected. {tested}"
+        )
+        st.rerun()  # what stands above counts it as what it was
 
 
 def _training(temple_id: str, who: Person) -> None:
@@ -236,7 +249,7 @@ def _training(temple_id: str, who: Person) -> None:
 @st.fragment(run_every=_LOOK_EVERY_S)
 def _watch(temple_id: str) -> None:
     """How far the training is, looked at again by itself until it is over: the page is then made anew."""
-    with told():
+    with told(again=False):
         job = last_training(engine(), temple_id)
         if job is None or not job.is_open:
             st.rerun()

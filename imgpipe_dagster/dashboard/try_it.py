@@ -95,7 +95,7 @@ def _fetched(url: str) -> bytes | None:
         (answer,) = fetch_all([FetchRequest(1, url)], policy)
     if answer.data is None:
         advice = answer.reason.advice if answer.reason else ""
-        st.error(f"The picture cannot be had: {plain(answer.detail)}. {advice}", icon=":material/link_off:")
+        st.error(f"The picture cannot be had. {advice} ({plain(answer.detail)})", icon=":material/link_off:")
     return answer.data
 
 
@@ -104,7 +104,7 @@ def _try(data: bytes, digest: str) -> Tried | None:
     with st.status("Looking at the picture …", expanded=True) as status, _AT_ONCE:
         verdict, image = validator().decode(data)
         if verdict.reason is not None or image is None:
-            status.update(label="This file cannot be used.", state="error")
+            status.update(label="This file cannot be used.", state="error", expanded=True)
             advice = verdict.reason.advice if verdict.reason else ""
             st.error(f"{advice} ({plain(verdict.detail)})", icon=":material/broken_image:")
             return None

@@ -35,6 +35,7 @@ from imgpipe_dagster.dashboard import services
 from imgpipe_dagster.dashboard.launch import has_login, streamlit_command, written_secrets
 from imgpipe_dagster.dashboard.overview import freshness
 from imgpipe_dagster.dashboard.people import logged_in
+from imgpipe_dagster.dashboard.temples import NEW_CATEGORY
 from imgpipe_dagster.dashboard.words import age, plain
 from imgpipe_dagster.models.temple_training import Stage
 from imgpipe_dagster.settings import Settings
@@ -361,6 +362,12 @@ def press(page, key):
     return sound(page.button(key=f"review_key_{key}").click().run())
 
 
+def category_counts(page):
+    """How many training pictures of each category the page of temples counts."""
+    (frame,) = (frame.value for frame in page.dataframe if "category" in frame.value)
+    return dict(zip(frame["category"], frame["train"], strict=True))
+
+
 def progress(page):
     """What the bars of progress say."""
     return " ".join(bar.proto.text for bar in page.get("progress"))
@@ -396,7 +403,6 @@ def test_pictures_are_approved_rejected_and_passed_over_by_their_keys(images, ho
     press(page, "A")
     assert looked_at(page) == 29
     assert page.text_input(key="review_notes").value == ""
-    assert page.button(key="review_key_X").disabled
     press(page, "2")
     press(page, "X")
     assert looked_at(page) == 28
@@ -443,6 +449,25 @@ def test_who_is_late_is_told_and_goes_on(images):
     assert looked_at(page) == 29
 
 
+def test_a_rejection_without_a_reason_says_what_is_missing(images):
+    page = sound(show("review"))
+    press(page, "X")
+    assert "choose what is wrong" in page.warning[0].value
+    assert (looked_at(page), logs(images)) == (30, [])
+
+
+def test_a_decision_on_a_catalogue_that_went_away_is_told_and_can_be_repeated(images):
+    page = sound(show("review"))
+    (images / "catalogue.db").rename(images / "elsewhere.db")
+    press(page, "A")
+    assert "catalogue" in page.error[0].value
+    assert [button.label for button in page.button].count("Try again") == 1
+    (images / "elsewhere.db").rename(images / "catalogue.db")
+    sound(page.button[-1].click().run())
+    press(page, "A")
+    assert len(logs(images)) == 1
+
+
 def test_the_end_of_the_queue_leads_back_to_what_was_passed_over(images):
     page = sound(show("review"))
     for _ in range(10):
@@ -463,6 +488,8 @@ def test_a_picture_that_vanished_can_still_be_rejected(images):
     (images / "store" / "enhanced" / "30" / "a.jpg").unlink()
     page = sound(show("review"))
     assert "The picture cannot be shown" in page.error[0].value
+    assert "cannot be approved unseen" in page.error[0].value
+    assert page.button(key="review_key_A").disabled
     press(page, "E")
     press(page, "X")
     assert logs(images) == [(30, "ann", "rejected", "unusable", None)]
@@ -513,7 +540,8 @@ def test_a_temple_shows_its_champion_its_versions_and_its_mistakes(images):
 
 def test_a_wrong_label_of_a_test_picture_is_corrected_and_is_still_for_no_training(images):
     page = sound(show("temples"))
-    sound(page.text_input(key="mistake_1").set_value("right").run())
+    assert page.selectbox(key="mistake_1").options == ["left", "right", NEW_CATEGORY]
+    sound(page.selectbox(key="mistake_1").set_value("right").run())
     sound(page.button(key="mistake_1_save").click().run())
     assert rows(images, sa.select(TempleImage.split, TempleImage.category).where(TempleImage.id == 1)) == [
         ("test", "right")
@@ -522,7 +550,9 @@ def test_a_wrong_label_of_a_test_picture_is_corrected_and_is_still_for_no_traini
         "Corrected. No model is trained on a test picture; the next one and the one that serves are measured by it."
     ]
     assert "people had said left" in words(sound(page.run()))
-    sound(page.text_input(key="mistake_1").set_value("../x").run())
+    assert "Correct the label" not in [button.label for button in page.button], "it is corrected"
+    sound(page.selectbox(key="mistake_1").set_value(NEW_CATEGORY).run())
+    sound(page.text_input(key="mistake_1_new").set_value("../x").run())
     sound(page.button(key="mistake_1_save").click().run())
     assert "path" in page.error[0].value
     assert rows(images, sa.select(TempleImage.category).where(TempleImage.id == 1)) == [("right",)]
@@ -533,12 +563,16 @@ def test_labels_of_training_pictures_are_looked_through_and_corrected(images):
     page.session_state["temple_look"] = True
     sound(page.run())
     sound(page.selectbox(key="temple_category").set_value("left").run())
-    assert [box.key for box in page.text_input if box.label == "People said"][1:3] == ["picture_14", "picture_13"]
+    assert [box.key for box in page.selectbox if box.label == "People said"][1:3] == ["picture_14", "picture_13"]
     sound(next(button for button in page.button if button.label == "Next").click().run())
-    sound(page.text_input(key="picture_2").set_value("right").run())
+    sound(page.selectbox(key="picture_2").set_value(NEW_CATEGORY).run())
+    assert not [button for button in page.button if button.key == "picture_2_save"], "it has no name yet"
+    before = category_counts(page)
+    sound(page.text_input(key="picture_2_new").set_value("middle").run())
     sound(page.button(key="picture_2_save").click().run())
     assert [e.value for e in page.success] == ["Corrected: the next training uses it."]
-    assert rows(images, sa.select(TempleImage.category).where(TempleImage.id == 2)) == [("right",)]
+    assert rows(images, sa.select(TempleImage.category).where(TempleImage.id == 2)) == [("middle",)]
+    assert category_counts(page) == {**before, "left": before["left"] - 1, "middle": 1}
 
 
 def test_a_training_is_a_job_that_is_asked_for_once_and_watched_to_its_end(images):
@@ -635,3 +669,11 @@ def test_without_a_login_there_is_no_file_and_only_known_names_are_answered():
     }
     assert {"--client.showErrorDetails=none", "--client.showErrorLinks=false"} <= set(command)
     assert "--browser.gatherUsageStats=false" in command
+
+
+def test_a_file_that_is_no_picture_is_refused_where_it_is_seen(home):
+    page = sound(show("try_it"))
+    sound(page.file_uploader(key="try_upload").set_value(("page.jpg", b"<html>", "image/jpeg")).run())
+    (status,) = page.status
+    assert (status.state, status.proto.expanded) == ("error", True)
+    assert "HTML" in page.error[0].value or "image" in page.error[0].value
