@@ -1,8 +1,9 @@
 """A grid of images by what is known of them, a page at a time."""
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, cast
 
 import streamlit as st
 
@@ -23,6 +24,20 @@ COLUMNS = 4
 ANY = "any"
 _TRAIL = "images_trail"
 _EVERYTHING = (0.0, 1.0)
+_SELECTION = "images_selection"
+_Text = tuple[Callable[[Any], str], Callable[[str], Any]]
+# What stands in the page's address, so that a link or a reload shows the same: each condition's value where none was
+# chosen, and how one is written and read there. (Streamlit's own way loses it where a browser goes back.)
+_CONDITIONS: dict[str, tuple[Any, _Text]] = {
+    "status": (ANY, (str, ImageStatus)),
+    "reason": (ANY, (str, Reason)),
+    "class": ("", (str, str)),
+    "confidence": (_EVERYTHING, (lambda ends: "-".join(map(str, ends)), lambda text: _ends(text))),
+    "sku": ("", (str, str)),
+    "temple": ("", (str, str)),
+    "days": ((), (lambda days: ",".join(map(str, days)), lambda text: _dates(text))),
+    "newest": (True, (lambda first: "yes" if first else "no", lambda text: text != "no")),
+}
 
 
 def show(who: Person) -> None:
@@ -51,26 +66,65 @@ def show(who: Person) -> None:
     pager(_TRAIL, question, way, page.next)
 
 
+def _choose_again() -> None:
+    """Choose what the address says or, where it says nothing, what was chosen when the page was left."""
+    if all(f"images_{name}" in st.session_state for name in _CONDITIONS):
+        return
+    chosen = dict(st.session_state.get(_SELECTION, {}))
+    if any(name in st.query_params for name in _CONDITIONS):
+        chosen = {}
+        for name, (_, (_, read)) in _CONDITIONS.items():
+            with suppress(ValueError):  # it is somebody's typing
+                if name in st.query_params:
+                    chosen[name] = read(st.query_params[name])
+    for name, (default, _) in _CONDITIONS.items():
+        st.session_state[f"images_{name}"] = chosen.get(name, default)
+
+
+def _tell_address() -> None:
+    """Write the selection into the address, and keep it for a return to the page."""
+    chosen = {name: st.session_state[f"images_{name}"] for name in _CONDITIONS}
+    st.session_state[_SELECTION] = chosen
+    told = {name: write(chosen[name]) for name, (default, (write, _)) in _CONDITIONS.items() if chosen[name] != default}
+    if st.query_params.to_dict() != told:
+        st.query_params.from_dict(told)
+
+
+def _ends(text: str) -> tuple[float, float]:
+    low, high = map(float, text.split("-"))
+    if not 0 <= low <= high <= 1:
+        raise ValueError(text)
+    return low, high
+
+
+def _dates(text: str) -> tuple[dt.date, ...]:
+    days = tuple(dt.date.fromisoformat(day) for day in text.split(","))
+    if len(days) > 2 or list(days) != sorted(days):
+        raise ValueError(text)
+    return days
+
+
 def _filter() -> tuple[ImageFilter, bool]:
+    _choose_again()
     with st.expander("Filters", expanded=True, icon=":material/filter_alt:"):
         first, second, third, fourth = st.columns(4)
         status = first.selectbox("Status", [ANY, *ImageStatus], key="images_status")
         reason = second.selectbox("Rejected because", [ANY, *Reason], key="images_reason")
         class_name = third.text_input("Class of an object", key="images_class", placeholder="bottle", max_chars=100)
-        confidence = fourth.slider("Its confidence", 0.0, 1.0, _EVERYTHING, 0.05, key="images_confidence")
+        ends = fourth.slider("Its confidence", 0.0, 1.0, step=0.05, key="images_confidence")
         first, second, third, fourth = st.columns(4)
         sku_id = first.text_input("SKU", key="images_sku", max_chars=100)
         temple_id = second.text_input("Temple", key="images_temple", max_chars=100)
-        days = third.date_input(
-            "Came in (UTC)", value=[], key="images_days", help="One day, or the first and the last."
-        )
-        newest_first = fourth.toggle("Newest first", value=True, key="images_newest")
+        days = third.date_input("Came in (UTC)", key="images_days", help="One day, or the first and the last.")
+        newest_first = fourth.toggle("Newest first", key="images_newest")
+    _tell_address()
+    confidence = cast("tuple[float, float]", ends)  # as it has two in the session's state
     created_from, created_to = _times(days)
     which = ImageFilter(
         status=None if status == ANY else ImageStatus(status),
-        sku_id=sku_id.strip() or None,
-        temple_id=temple_id.strip() or None,
-        class_name=class_name.strip() or None,
+        sku_id=(sku_id or "").strip() or None,
+        temple_id=(temple_id or "").strip() or None,
+        class_name=(class_name or "").strip() or None,
         confidence=None if confidence == _EVERYTHING else confidence,
         reason=None if reason == ANY else str(reason),
         created_from=created_from,

@@ -134,13 +134,10 @@ def _charts(counts: AnswerCounts, length: dt.timedelta, interval: Interval, unit
     with left:
         st.header("Rejected, by reason")
         if counts.by_reason:
-            _table(
-                {
-                    "reason": list(counts.by_reason),
-                    "images": list(counts.by_reason.values()),
-                    "what to do": [Reason(code).advice if code in list(Reason) else "" for code in counts.by_reason],
-                }
-            )
+            advice = [Reason(code).advice if code in list(Reason) else "" for code in counts.by_reason]
+            rows = zip(map(plain, counts.by_reason), counts.by_reason.values(), advice, strict=True)
+            # A table of the page's own: its sentences are wrapped, not cut.
+            st.table(pd.DataFrame(rows, columns=["reason", "images", "what to do"]).set_index("reason"))
         else:
             st.write("No image was rejected.")
     with right:

@@ -46,6 +46,16 @@ _STYLE = """<style>
 .st-key-review_zoomed img { max-width: none !important; width: auto !important; }
 .st-key-review_zoomed * { overflow: visible !important; }
 </style>"""
+_TO_THE_MIDDLE = """<script>
+(() => {
+  const frame = document.querySelector(".st-key-review_zoomed");
+  const picture = frame && frame.querySelector("img");
+  if (!picture) return;
+  const centre = () => frame.scrollTo(
+    (frame.scrollWidth - frame.clientWidth) / 2, (frame.scrollHeight - frame.clientHeight) / 2);
+  if (picture.complete) centre(); else picture.addEventListener("load", centre, { once: true });
+})();
+</script>"""
 
 
 @dataclass
@@ -149,7 +159,9 @@ def _keep_claim(desk: Desk) -> None:
     desk.current = _reclaimed(desk, desk.current)
     desk.claimed_at = time.monotonic()
     if desk.current is None:
-        st.warning("Somebody else has decided on that picture meanwhile: here is another one.")
+        st.warning(
+            "That picture was decided on meanwhile, by somebody else or in another window of yours: here is another."
+        )
         advance(desk)
 
 
@@ -372,6 +384,9 @@ def _picture(item: ReviewItem) -> None:
         )
         st.error(f"The picture cannot be shown: {error}{advice}", icon=":material/hide_image:")
         return
+    if st.session_state.get(_ZOOM):
+        st.html(_TO_THE_MIDDLE, unsafe_allow_javascript=True)
+        st.caption("Every pixel is shown: move the picture in its frame. Z shows it whole again.")
     st.caption(f"{kind}, {item.width} by {item.height} pixels" if kind == "enhanced" else kind)
 
 

@@ -12,6 +12,8 @@ from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.services import engine
 
 DAYS = {"today and yesterday": 2, "7 days": 7, "30 days": 30, "a year": 365}
+FEWEST_BARS = 14
+"""Days that the chart shows at least: the bar of a single day would fill it."""
 
 
 def show(who: Person) -> None:
@@ -28,8 +30,17 @@ def show(who: Person) -> None:
     days = pd.DataFrame(figures["days"]).set_index("day")[["approved", "reworked", "rejected"]]
     days.index = pd.to_datetime(days.index)
     st.header("Decisions by day")
+    every = pd.date_range(
+        end=days.index.max(), periods=max(FEWEST_BARS, (days.index.max() - days.index.min()).days + 1)
+    )
     told = f"Decisions on {len(days)} days: " + ", ".join(f"{count:,} {name}" for name, count in days.sum().items())
-    bar_chart(days, what=told, x_label="day (UTC)", y_label="decisions", time_unit="yearmonthdate")
+    bar_chart(
+        days.reindex(every, fill_value=0),
+        what=told,
+        x_label="day (UTC)",
+        y_label="decisions",
+        time_unit="yearmonthdate",
+    )
     left, right = st.columns(2)
     with left:
         st.header("Rejected, by reason")

@@ -101,7 +101,6 @@ def _versions(made: Sequence[Version], known: Sequence[str], who: Person) -> Non
             "pictures": version.train_images,
             "test pictures": version.test_images,
             **{name.replace("_", " "): _percent(version.metrics.get(name)) for name in figures},
-            "verdict": version.verdict,
         }
         for version in made
     ]
@@ -109,6 +108,7 @@ def _versions(made: Sequence[Version], known: Sequence[str], who: Person) -> Non
     by_number = {version.number: version for version in made}
     number = st.selectbox("Version", sorted(by_number, reverse=True), key="temple_version")
     version = by_number[number]
+    st.write(plain(version.verdict, 500))
     left, right = st.columns(2)
     with left:
         _curve(version.metrics.get("curve"))

@@ -4,6 +4,7 @@ import datetime as dt
 import re
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=\"'])")
+_NAMED_ICON = re.compile(r":(?=[\w/+\\-]+:)")  # of Streamlit, which looks for them where escapes are gone already
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -12,7 +13,7 @@ def plain(text: object, at_most: int = 200) -> str:
     line = _CONTROL.sub(" ", str(text))
     if len(line) > at_most:
         line = f"{line[: at_most - 1]}…"
-    return _MARKDOWN.sub(r"\\\1", line)
+    return _NAMED_ICON.sub(":\N{WORD JOINER}", _MARKDOWN.sub(r"\\\1", line))
 
 
 def counted(number: int, noun: str) -> str:

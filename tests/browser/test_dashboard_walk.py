@@ -1,6 +1,7 @@
 """Every page of the dashboard in a browser: it shows what there is, in light and dark, on a desk and on a telephone."""
 
 import datetime as dt
+import re
 import urllib.parse
 from functools import lru_cache
 
@@ -47,6 +48,12 @@ IDLE = """() => {
 }"""
 TOO_WIDE = """() => ["html", "[data-testid=stMain]"].map((which) => document.querySelector(which))
   .filter((box) => box.scrollWidth > box.clientWidth).map((box) => `${box.scrollWidth} of ${box.clientWidth}`)"""
+
+OFF_CENTRE = """frame => {
+  const spare = frame.scrollWidth - frame.clientWidth;
+  return spare > 0 ? Math.abs(frame.scrollLeft - spare / 2) : null;
+}"""
+"""By how many pixels the middle of a frame's picture is beside the middle of the frame; null where all of it shows."""
 
 
 @lru_cache
@@ -195,7 +202,7 @@ def logs(home):
     return rows
 
 
-def test_pictures_are_decided_by_keyboard_and_two_people_never_have_the_same(visit, home, hostile):
+def test_pictures_are_decided_by_keyboard_and_two_people_never_have_the_same(visit, home, hostile, tmp_path):
     def press(key, *, shows):
         ann.keyboard.press(key)
         expect(looked_at(ann)).to_have_attribute("alt", shows)
@@ -209,6 +216,10 @@ def test_pictures_are_decided_by_keyboard_and_two_people_never_have_the_same(vis
     press("o", shows="Image 30, enhanced")
     press("z", shows="Image 30, enhanced, every pixel")
     assert looked_at(ann).evaluate("image => image.clientWidth === image.naturalWidth")
+    off_centre = ann.locator(".st-key-review_zoomed").evaluate(OFF_CENTRE)
+    assert off_centre is not None, "the picture is larger than its frame"
+    assert off_centre < 2
+    ann.screenshot(path=tmp_path / "zoomed.png")
     press("z", shows="Image 30, enhanced")
     press("a", shows="Image 29, enhanced")
     press("u", shows="Image 30, enhanced")
@@ -217,9 +228,11 @@ def test_pictures_are_decided_by_keyboard_and_two_people_never_have_the_same(vis
     ann.get_by_role("textbox", name="Notes").press("Tab")
     settled(ann)
     press("a", shows="Image 29, enhanced")
-    ann.keyboard.press("x")  # nothing: no reason is chosen
+    ann.keyboard.press("x")
+    expect(ann.get_by_text("choose what is wrong first")).to_be_visible()
+    settled(ann)
     ann.keyboard.press("2")
-    expect(ann.get_by_role("button", name="Reject")).to_be_enabled()
+    expect(ann.get_by_text("No reason is chosen.")).to_have_count(0)
     settled(ann)
     press("x", shows="Image 28, enhanced")
     press("n", shows="Image 24, enhanced")  # dora has the three between
@@ -233,6 +246,24 @@ def test_pictures_are_decided_by_keyboard_and_two_people_never_have_the_same(vis
         (29, "ann", "pending", "too_dark", None),
         (27, "dora", "approved", None, None),
     ]
+
+
+def test_a_selection_of_images_outlasts_a_look_at_one(visit):
+    page = visit("images?status=failed")
+    selection = page.get_by_role("combobox", name="Status")
+    expect(selection).to_have_value("failed")
+    page.get_by_text("Newest first").click()
+    settled(page)
+    assert "newest=no" in page.url
+    page.get_by_role("link", name=re.compile(r"Image \d+")).first.click()
+    page.wait_for_url("**/image?id=*")
+    settled(page)
+    page.go_back()
+    settled(page)
+    expect(page.locator("h1")).to_have_text("Images")
+    expect(selection).to_have_value("failed")
+    assert "status=failed" in page.url
+    assert "newest=no" in page.url
 
 
 def upload(page, data, name="shelf.jpg"):

@@ -288,6 +288,21 @@ def test_images_are_found_by_what_is_known_of_them(images):
         assert "SKU\\-9" in page.caption[0].value
 
 
+def test_a_selection_of_images_stands_in_the_address_and_nonsense_there_is_ignored(images):
+    page = sound(show("images"))
+    everything = [e.value for e in page.caption]
+    sound(page.selectbox(key="images_status").set_value("failed").run())
+    sound(page.slider(key="images_confidence").set_value((0.0, 0.9)).run())
+    sound(page.toggle(key="images_newest").set_value(False).run())
+    assert page.query_params == {"status": "failed", "confidence": "0.0-0.9", "newest": "no"}
+    again = sound(show("images", status="failed", confidence="0.0-0.9", newest="no"))
+    assert [e.value for e in again.caption] == [e.value for e in page.caption] != everything
+    wrong = {"status": "<b>", "confidence": "7-x", "days": "1,2,3", "newest": "perhaps", "id": "3"}
+    page = sound(show("images", **wrong))
+    assert [e.value for e in page.caption] == everything
+    assert page.query_params == {}
+
+
 def test_images_are_found_by_the_confidence_of_a_class(images):
     page = sound(show("images"))
     page.text_input(key="images_class").set_value("can")
@@ -468,6 +483,14 @@ def test_a_decision_on_a_catalogue_that_went_away_is_told_and_can_be_repeated(im
     assert len(logs(images)) == 1
 
 
+def test_a_zoomed_picture_says_so_and_how_to_leave(images):
+    page = sound(show("review"))
+    press(page, "Z")
+    assert "Z shows it whole again" in words(page)
+    press(page, "Z")
+    assert "Z shows it whole again" not in words(page)
+
+
 def test_the_end_of_the_queue_leads_back_to_what_was_passed_over(images):
     page = sound(show("review"))
     for _ in range(10):
@@ -623,6 +646,7 @@ def test_text_keeps_its_words_and_loses_its_markup():
     assert plain("a\n<b>*x*") == "a \\<b\\>\\*x\\*"
     assert plain("x" * 300) == "x" * 199 + "…"
     assert plain("a\u202eb") == "a b"
+    assert ":material/delete" not in plain(":material/delete:").replace("\\", "")
 
 
 @pytest.mark.parametrize(
