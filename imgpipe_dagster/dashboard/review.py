@@ -9,6 +9,7 @@ import streamlit as st
 from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.catalogue.qc import (
     Decision,
+    NotReviewableError,
     ReviewError,
     ReviewItem,
     ReviewLimits,
@@ -258,6 +259,11 @@ def _telling(work: Callable[..., None], *args: object) -> None:
 
 
 def _approve(desk: Desk, item: ReviewItem) -> None:
+    if item.enhanced_key is not None and not store().exists(item.enhanced_key):  # what is shown may be kept from before
+        raise NotReviewableError(
+            f"Image {item.image_id} was not approved: its file has gone from the store. Reject it, and it is enhanced "
+            "again, or go on with N."
+        )
     notes = st.session_state.get(_NOTES) or None
     _decide(
         desk,

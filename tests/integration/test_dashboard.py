@@ -518,6 +518,14 @@ def test_a_picture_that_vanished_can_still_be_rejected(images):
     assert logs(images) == [(30, "ann", "rejected", "unusable", None)]
 
 
+def test_a_picture_that_vanishes_while_it_is_looked_at_is_not_approved(images):
+    page = sound(show("review"))
+    (images / "store" / "enhanced" / "30" / "a.jpg").unlink()
+    press(page, "A")
+    assert "its file has gone from the store" in page.warning[0].value
+    assert (looked_at(page), logs(images)) == (30, [])
+
+
 def test_review_figures_say_who_decided_and_why(images):
     page = sound(show("review"))
     press(page, "A")
