@@ -212,6 +212,8 @@ def _enhanced_picture(item: ReviewItem) -> bytes | StoreError | DecodeError | No
 
 
 def _keys(desk: Desk, item: ReviewItem, *, can_be_seen: bool) -> None:
+    why = ", ".join(item.review_reasons) or "no reason is kept"
+    st.markdown(f"**Image {item.image_id}**, SKU {plain(item.sku_id or 'unknown')}, waits because of: {plain(why)}")
     with st.container(horizontal=True):
         _button("Approve", "A", _approve, desk, item, disabled=not can_be_seen, icon="check_circle")
         _button("Reject", "X", _reject, desk, item, icon="cancel")

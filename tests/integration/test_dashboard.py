@@ -526,6 +526,13 @@ def test_a_picture_that_vanishes_while_it_is_looked_at_is_not_approved(images):
     assert (looked_at(page), logs(images)) == (30, [])
 
 
+def test_review_says_which_image_it_is_and_why_it_waits(images):
+    with changing(images) as connection:
+        connection.execute(sa.update(ProductImage).where(ProductImage.id == 30).values(sku_id="<b>*1*"))
+    said = [text.value for text in sound(show("review")).markdown]
+    assert rf"**Image 30**, SKU {plain('<b>*1*')}, waits because of: {plain('low_score')}" in said
+
+
 def test_review_figures_say_who_decided_and_why(images):
     page = sound(show("review"))
     press(page, "A")
