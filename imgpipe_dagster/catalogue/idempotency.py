@@ -65,8 +65,8 @@ def begin(engine: Engine, key: str, request: str, *, abandoned_after_s: float) -
         taken = sa.update(IdempotencyKey).where(
             IdempotencyKey.key_sha256 == key,
             IdempotencyKey.status.is_(None),
-            sa.func.abs(seconds_ago(IdempotencyKey.created_at))
-            > abandoned_after_s,  # of two that find it so, one takes it
+            # Of two that find it so, one takes it.
+            sa.func.abs(seconds_ago(IdempotencyKey.created_at)) > abandoned_after_s,
         )
         return Standing.MINE if connection.execute(taken.values(created_at=utc_now())).rowcount else Standing.BUSY
 

@@ -231,7 +231,7 @@ def _reasons() -> None:
             label = reason.value.replace("_", " ")
             _button(label, key, _choose, reason, icon=icon, help=reason.meaning)
     st.caption(RejectionReason(chosen).meaning if chosen is not None else "No reason is chosen.")
-    st.text_input("Notes", key=_NOTES, max_chars=2000, placeholder="Anything worth keeping")
+    st.text_input("Notes", key=_NOTES, max_chars=2000, placeholder="Anything worth keeping", persist_state="session")
 
 
 def _button(
@@ -269,6 +269,7 @@ def _approve(desk: Desk, item: ReviewItem) -> None:
     notes = st.session_state.get(_NOTES) or None
     _decide(
         desk,
+        item,
         lambda: approve(
             engine(),
             item.image_id,
@@ -289,6 +290,7 @@ def _reject(desk: Desk, item: ReviewItem) -> None:
     notes, reason = st.session_state.get(_NOTES) or None, RejectionReason(chosen)
     _decide(
         desk,
+        item,
         lambda: reject(
             engine(),
             item.image_id,
@@ -302,13 +304,19 @@ def _reject(desk: Desk, item: ReviewItem) -> None:
     )
 
 
-def _decide(desk: Desk, decide: Callable[[], Decision]) -> None:
+def _decide(desk: Desk, item: ReviewItem, decide: Callable[[], Decision]) -> None:
     """Make a decision and go on, also where somebody else was faster: then that is told."""
+    if desk.current is None or desk.current.image_id != item.image_id:
+        return  # the key was pressed twice, and the first time was meant for this picture
+    refused = None
     try:
         desk.last, desk.decided_at = decide(), time.monotonic()
-    finally:
-        _clear()
-        advance(desk)
+    except ReviewError as error:
+        refused = error
+    _clear()
+    advance(desk)
+    if refused is not None:
+        raise refused
 
 
 def _pass_over(desk: Desk, item: ReviewItem) -> None:

@@ -222,9 +222,8 @@ def accuse_forgotten_runs(
     for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
         run = record.dagster_run
         began = record.start_time or record.create_timestamp.timestamp()
-        is_young = (
-            abs(now - began) <= limits.heartbeat_limit_s
-        )  # one from far ahead began before the clock was set back
+        # One from far ahead began before the clock was set back.
+        is_young = abs(now - began) <= limits.heartbeat_limit_s
         if run.run_id in watched or PARTITION_TAG not in run.tags or is_young:
             continue
         if _is_lost(engine, run.tags[PARTITION_TAG], limits):

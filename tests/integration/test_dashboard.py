@@ -35,6 +35,7 @@ from imgpipe_dagster.dashboard import services
 from imgpipe_dagster.dashboard.launch import has_login, streamlit_command, written_secrets
 from imgpipe_dagster.dashboard.overview import freshness
 from imgpipe_dagster.dashboard.people import logged_in
+from imgpipe_dagster.dashboard.review import _decide
 from imgpipe_dagster.dashboard.temples import NEW_CATEGORY
 from imgpipe_dagster.dashboard.words import age, plain
 from imgpipe_dagster.models.temple_training import Stage
@@ -473,6 +474,7 @@ def test_a_rejection_without_a_reason_says_what_is_missing(images):
 
 def test_a_decision_on_a_catalogue_that_went_away_is_told_and_can_be_repeated(images):
     page = sound(show("review"))
+    page.text_input(key="review_notes").set_value("seen")
     (images / "catalogue.db").rename(images / "elsewhere.db")
     press(page, "A")
     assert "catalogue" in page.error[0].value
@@ -480,7 +482,16 @@ def test_a_decision_on_a_catalogue_that_went_away_is_told_and_can_be_repeated(im
     (images / "elsewhere.db").rename(images / "catalogue.db")
     sound(page.button[-1].click().run())
     press(page, "A")
-    assert len(logs(images)) == 1
+    assert logs(images) == [(30, "ann", "approved", None, "seen")]
+
+
+def test_a_key_that_is_pressed_twice_decides_on_one_picture(images):
+    page = sound(show("review"))
+    item = page.session_state["review_desk"].current
+    press(page, "A")
+    desk = page.session_state["review_desk"]
+    _decide(desk, item, lambda: pytest.fail("decided twice"))
+    assert desk.current.image_id == 29
 
 
 def test_a_zoomed_picture_says_so_and_how_to_leave(images):
