@@ -91,6 +91,8 @@ def dagster_signs(settings: Settings) -> tuple[dict[str, float], set[str]]:
     if not (settings.home / "dagster").is_dir():
         return {}, set()
     import dagster as dg
+    import yaml
+    from dagster._check import CheckError
     from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 
     from imgpipe_dagster.instance import dagster_instance
@@ -110,5 +112,6 @@ def dagster_signs(settings: Settings) -> tuple[dict[str, float], set[str]]:
             return beats, {state.instigator_name for state in stopped}
     except SQLAlchemyError as error:
         raise DagsterUnreadableError(describe_error(error)) from error
-    except (dg.DagsterError, DagsterHomeError, OSError) as error:
+    # The last two: its dagster.yaml cannot be understood.
+    except (dg.DagsterError, DagsterHomeError, OSError, yaml.YAMLError, CheckError) as error:
         raise DagsterUnreadableError(str(error).partition("\n")[0][:300]) from error

@@ -81,7 +81,8 @@ def _fingerprint(request: Request, body: bytes) -> str:
     """What was asked. Clients choose a new boundary each time that they send a form: it is left out."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
-    asked = hashlib.sha256(kind + b"\n" + request.scope["query_string"] + b"\n")
+    accepted = request.headers.get("accept", "").encode()
+    asked = hashlib.sha256(b"\n".join((kind, accepted, request.scope["query_string"], b"")))
     asked.update(body.replace(boundary, b"") if boundary else body)
     return asked.hexdigest()
 

@@ -52,7 +52,7 @@ class WorkPool:
         self._threads = threads
         self._queue_limit = queue_limit
         self._seconds = 1.0  # of a piece of work, smoothed
-        self._places: dict[object, float] = {}  # kept, and until when: the first one ends first
+        self._places: dict[object, float] = {}  # kept, and until when
         self._overloaded = False
         self._refused = self._finished = 0  # since the last judgement
         self._judged_at = time.monotonic()
@@ -119,9 +119,7 @@ class WorkPool:
 
     def _kept_places(self) -> int:
         now = time.monotonic()
-        for place, until in list(self._places.items()):
-            if until > now:
-                break
+        for place in [place for place, until in self._places.items() if until <= now]:
             del self._places[place]
         return len(self._places)
 

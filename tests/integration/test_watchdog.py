@@ -92,9 +92,13 @@ def test_a_dagster_that_cannot_be_read_is_mailed_and_keeps_nothing_else_from_bei
     found = json.loads(installation.run("watchdog", "--once", "--json").stdout)
     assert "Dagster's storage cannot be read" in found["wrong"]
     assert len(found["wrong"]) == len(found["written"]) == found["mails_sent"] == 2
-    nowhere = installation.home / "nowhere"
-    ended = installation.run("watchdog", "--once", "--json", DAGSTER_HOME=str(nowhere))
-    assert json.loads(ended.stdout)["written"] == [], "it is told once"
+    nowhere, unparsed, foreign = (installation.home / name for name in ("nowhere", "unparsed", "foreign"))
+    for home, text in ((unparsed, "storage: ["), (foreign, "run_storage: {module: no.such, class: Runs, config: {}}")):
+        home.mkdir()
+        (home / "dagster.yaml").write_text(text)
+    for home in (nowhere, unparsed, foreign):
+        ended = installation.run("watchdog", "--once", "--json", DAGSTER_HOME=str(home))
+        assert json.loads(ended.stdout)["written"] == [], "it is told once"
     runs.unlink()
     again = json.loads(installation.run("watchdog", "--once", "--json").stdout)
     assert again["written"] == ["Dagster's storage can be read again"]

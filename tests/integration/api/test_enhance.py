@@ -196,6 +196,9 @@ def test_a_request_sent_again_with_its_key_is_not_done_again(api):
     assert second.headers["Idempotent-Replayed"] == "true"
     other = api.post("/api/v1/enhance/upload", files={"file": ("a.jpg", photo(shade=10))}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    accept = {**headers, "Accept": "image/png"}
+    other = api.post("/api/v1/enhance/upload", files={"file": ("a.jpg", photo())}, headers=accept)
+    assert other.status_code == 422, "another answer was asked for"
 
 
 @pytest.mark.parametrize(
