@@ -727,3 +727,4 @@ def test_a_file_that_is_no_picture_is_refused_where_it_is_seen(home):
     (status,) = page.status
     assert (status.state, status.proto.expanded) == ("error", True)
     assert "HTML" in page.error[0].value or "image" in page.error[0].value
+    services.validator().__exit__(None, None, None)  # its children would be there in the tests after this one
