@@ -50,9 +50,8 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         DagsterHomeError: ``DAGSTER_HOME`` names no folder.
     """
     home = prepare_dagster_home(settings)
-    named = Path(
-        os.environ.setdefault("DAGSTER_HOME", str(home))
-    ).expanduser()  # whoever names another instance means it
+    # Whoever names another instance means it.
+    named = Path(os.environ.setdefault("DAGSTER_HOME", str(home))).expanduser()
     if not (named.is_absolute() and named.is_dir()):
         raise DagsterHomeError(f"DAGSTER_HOME is {named}, which is no absolute path of a folder: it could be {home}.")
     with dg.DagsterInstance.get() as instance:

@@ -8,6 +8,9 @@ from fastapi.openapi.utils import get_openapi
 from imgpipe_dagster.api.guard import SECURITY_SCHEMES
 from imgpipe_dagster.api.problems import PROBLEM_JSON, PROBLEM_SCHEMA, Code
 
+EXAMPLE_SERVER = "http://127.0.0.1:8000"
+"""The server of the examples: `imgpipe serve` on this machine."""
+
 _PROBLEM: dict[str, Any] = {
     "title": "Problem",
     "description": "Why a request was refused (RFC 9457).",

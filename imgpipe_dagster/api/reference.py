@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from imgpipe_dagster.api.app import create_app
+from imgpipe_dagster.api.openapi import EXAMPLE_SERVER
 from imgpipe_dagster.api.problems import Code
 from imgpipe_dagster.settings import Settings
 
@@ -23,7 +24,6 @@ and `/openapi.json`. `imgpipe serve` starts it.
 - **Examples** are for a server on this machine, `imgpipe serve`, that has no key yet; where there are keys, add
   `-H "X-API-Key: …"`. Put what you know in the place of `{…}`.
 """
-_SERVER = "http://127.0.0.1:8000"
 
 
 def reference(document: dict[str, Any]) -> str:
@@ -75,7 +75,7 @@ def _example(path: str, method: str, operation: dict[str, Any], document: dict[s
     for item in operation.get("parameters", ()):
         if item["schema"].get("type") == "integer":
             path = path.replace(f"{{{item['name']}}}", "1")
-    command = [f'curl {"" if method == "get" else "-X POST "}"{_SERVER}{path}"']
+    command = [f'curl {"" if method == "get" else "-X POST "}"{EXAMPLE_SERVER}{path}"']
     for kind, media in operation.get("requestBody", {}).get("content", {}).items():
         fields = _examples(media.get("schema", {}), document)
         if kind == "multipart/form-data":

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import Alert, AlertCondition, AlertMute, Option, Severity
-from imgpipe_dagster.catalogue.types import seconds_ago, utc_in, utc_now
+from imgpipe_dagster.catalogue.types import seconds_ago, seconds_apart, utc_in, utc_now
 from imgpipe_dagster.streams import chunks
 
 RECIPIENTS_GROUP = "error_alert"
@@ -182,7 +182,7 @@ def raised_conditions(connection: Connection) -> dict[str, Raised]:
             AlertCondition.episode,
             AlertCondition.raised_at.is_not(None),
             AlertCondition.reminders,
-            seconds_ago(AlertCondition.noted_at),
+            seconds_apart(AlertCondition.noted_at),
         )
     )
     return {
@@ -218,8 +218,7 @@ def is_due(condition: Condition, known: Mapping[str, Raised], remind_after_s: fl
     seen = known.get(condition.name, Raised())
     if condition.active != seen.raised:
         return True
-    # One noted far ahead was noted before the clock was set back.
-    return seen.raised and 0 < remind_after_s <= abs(seen.noted_s_ago)
+    return seen.raised and 0 < remind_after_s <= seen.noted_s_ago
 
 
 def _change(connection: Connection, condition: Condition, seen: Raised) -> str | None:

@@ -4,6 +4,7 @@ import datetime as dt
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -11,7 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 from imgpipe_dagster.catalogue.alerts import AlertKind, write_alert
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import BatchState, Claimant, ImageBatch, ImageStatus, ProductImage
-from imgpipe_dagster.catalogue.types import seconds_ago, utc_now
+from imgpipe_dagster.catalogue.types import seconds_ago, seconds_apart, utc_now
 from imgpipe_dagster.reasons import Reason
 from imgpipe_dagster.streams import chunks
 
@@ -100,15 +101,10 @@ def runs_of_ids(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
 
     An UPDATE by such runs changes just those rows, and costs a database a fraction of one by a list of them.
     """
-    first = last = None
-    for number in sorted(ids):
-        if last is not None and first is not None and number != last + 1:
-            yield first, last
-            first = None
-        first = number if first is None else first
-        last = number
-    if first is not None and last is not None:
-        yield first, last
+    # In a run, ids and their places in the order grow alike.
+    for _, run in groupby(enumerate(sorted(ids)), key=lambda placed: placed[1] - placed[0]):
+        numbers = [number for _, number in run]
+        yield numbers[0], numbers[-1]
 
 
 def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float]:
@@ -124,13 +120,12 @@ def _queue(engine: Engine, at_most: int) -> tuple[int, float, int]:
     newest = sa.select(sa.func.max(ProductImage.id)).where(waits).scalar_subquery()
 
     def look(connection: Connection) -> tuple[int, float, int]:
-        oldest = pending.with_only_columns(seconds_ago(ProductImage.updated_at), ProductImage.id, newest)
+        oldest = pending.with_only_columns(seconds_apart(ProductImage.updated_at), ProductImage.id, newest)
         row = connection.execute(oldest.order_by(ProductImage.id).limit(1)).first()
         if row is None:
             return 0, 0.0, 0
-        # Other programs write updated_at too, and clocks are set back: a time in the future or an unreadable one must
-        # not block the queue.
-        oldest_wait_s = abs(float("inf") if row[0] is None else float(row[0]))
+        # Other programs write updated_at too: an unreadable time must not block the queue.
+        oldest_wait_s = float("inf") if row[0] is None else float(row[0])
         # Entries of images that were claimed lie before the first in MariaDB's index until they are purged.
         rest = pending.where(ProductImage.id >= row[1])
         # So many ids hold no more images: they are counted in the index, where a limit would have them copied first.

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import FeedFreshness, FeedKind, ImagePrediction, ProductImage
-from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_ago, utc_now
+from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_apart, utc_now
 
 _COLUMNS = {FeedKind.TEMPLE: ProductImage.temple_id, FeedKind.SOURCE: ProductImage.source}
 _LOOK_FOR_S = 5.0  # there is another look soon: it need not wait out an outage
@@ -49,8 +49,8 @@ def feed_ages(engine: Engine) -> list[FeedAge]:
 
     One whose time is still to come counts as so long ago: a clock that was set back must not hide a dead feed.
     """
-    query = sa.select(FeedFreshness.kind, FeedFreshness.feed, seconds_ago(FeedFreshness.last_prediction_at)).order_by(
+    query = sa.select(FeedFreshness.kind, FeedFreshness.feed, seconds_apart(FeedFreshness.last_prediction_at)).order_by(
         FeedFreshness.last_prediction_at
     )
     rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False, retry_for_s=_LOOK_FOR_S)
-    return [FeedAge(FeedKind(kind), feed, abs(float(age))) for kind, feed, age in rows]
+    return [FeedAge(FeedKind(kind), feed, float(age)) for kind, feed, age in rows]

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import IdempotencyKey
-from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_ago, utc_now
+from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_apart, utc_now
 
 _LOOK_FOR_S = 5.0
 _GONE_AT_ONCE = 1000
@@ -52,7 +52,7 @@ def begin(engine: Engine, key: str, request: str, *, abandoned_after_s: float) -
                 IdempotencyKey.status,
                 IdempotencyKey.headers,
                 IdempotencyKey.body,
-                seconds_ago(IdempotencyKey.created_at),
+                seconds_apart(IdempotencyKey.created_at),
             ).where(IdempotencyKey.key_sha256 == key)
         ).one()
         asked, status, headers, body, age_s = row
@@ -60,13 +60,12 @@ def begin(engine: Engine, key: str, request: str, *, abandoned_after_s: float) -
             return Standing.OTHER
         if status is not None:
             return Answer(status, headers or {}, body or b"")
-        if abs(age_s) <= abandoned_after_s:  # one from far ahead was begun before the clock was set back
+        if age_s <= abandoned_after_s:
             return Standing.BUSY
         taken = sa.update(IdempotencyKey).where(
             IdempotencyKey.key_sha256 == key,
             IdempotencyKey.status.is_(None),
-            # Of two that find it so, one takes it.
-            sa.func.abs(seconds_ago(IdempotencyKey.created_at)) > abandoned_after_s,
+            seconds_apart(IdempotencyKey.created_at) > abandoned_after_s,  # of two that find it so, one takes it
         )
         return Standing.MINE if connection.execute(taken.values(created_at=utc_now())).rowcount else Standing.BUSY
 

@@ -25,7 +25,7 @@ from imgpipe_dagster.catalogue.tables import (
     Sku,
     ValidatedImage,
 )
-from imgpipe_dagster.catalogue.types import seconds_ago, utc_now
+from imgpipe_dagster.catalogue.types import seconds_ago, seconds_apart, utc_now
 from imgpipe_dagster.imaging.background import BackgroundMethod
 from imgpipe_dagster.imaging.modes import EnhancementConfig, Step
 from imgpipe_dagster.imaging.rework import RejectionReason, rework_settings
@@ -340,10 +340,10 @@ def undo(engine: Engine, image_id: int, *, reviewer: str, limits: ReviewLimits) 
             raise CannotUndoError(
                 f"The last decision on image {image_id} is {last['reviewer_id']}'s, not {reviewer}'s."
             )
-        age_s = abs(last["age_s"])  # one from far ahead was made before the clock was set back
-        if age_s > limits.undo_s:
+        if last["age_s"] > limits.undo_s:
             raise CannotUndoError(
-                f"The decision on image {image_id} is {age_s:.0f} s old: it could be undone for {limits.undo_s:g} s."
+                f"The decision on image {image_id} is {last['age_s']:.0f} s old: it could be undone for "
+                f"{limits.undo_s:g} s."
             )
         before = last["previous"]
         left = ImageStatus.PENDING if last["status"] == QcStatus.PENDING else before["status"]
@@ -383,8 +383,7 @@ def _free_for(reviewer: str, limits: ReviewLimits) -> sa.ColumnElement[bool]:
         ProductImage.qc_claimed_by.is_(None),
         ProductImage.qc_claimed_by == reviewer,
         ProductImage.qc_claimed_at.is_(None),
-        # A claim from far ahead was left there by a clock that was set back.
-        sa.func.abs(seconds_ago(ProductImage.qc_claimed_at)) >= limits.claim_s,
+        seconds_apart(ProductImage.qc_claimed_at) >= limits.claim_s,
     )
 
 
@@ -588,7 +587,7 @@ def _log(connection: Connection, image: RowMapping, status: str, *, reviewer: st
 
 def _last_log(connection: Connection, image_id: int) -> RowMapping | None:
     query = (
-        sa.select(QcReviewLog.__table__, seconds_ago(QcReviewLog.created_at).label("age_s"))
+        sa.select(QcReviewLog.__table__, seconds_apart(QcReviewLog.created_at).label("age_s"))
         .where(QcReviewLog.image_id == image_id)
         .order_by(QcReviewLog.id.desc())
         .limit(1)

@@ -18,7 +18,7 @@ from imgpipe_dagster.catalogue.tables import (
     TempleSplit,
 )
 from imgpipe_dagster.catalogue.temple_images import COMMON
-from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_ago, utc_now
+from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_apart, utc_now
 
 LEASE_LIMIT_S = 60.0
 """A lease whose holder has been silent for longer may be taken by another."""
@@ -298,8 +298,7 @@ _CHAMPION = (
 
 
 def _silent() -> sa.ColumnElement[bool]:
-    # A heartbeat far ahead was left there by a clock that was set back.
-    return sa.func.abs(seconds_ago(TempleLease.heartbeat_at)) > LEASE_LIMIT_S
+    return seconds_apart(TempleLease.heartbeat_at) > LEASE_LIMIT_S
 
 
 def _lease(temple_id: str, owner: str, statement: Any) -> Any:  # noqa: ANN401 - a SELECT, an UPDATE or a DELETE

@@ -5,7 +5,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import SensorTick
-from imgpipe_dagster.catalogue.types import seconds_ago, utc_now
+from imgpipe_dagster.catalogue.types import seconds_apart, utc_now
 
 
 def tick_ages(engine: Engine) -> dict[str, float]:
@@ -13,9 +13,9 @@ def tick_ages(engine: Engine) -> dict[str, float]:
 
     A tick that is still to come counts as so long ago: a clock that was set back must not hide that ticks have stopped.
     """
-    query = sa.select(SensorTick.sensor_name, seconds_ago(SensorTick.ticked_at))
+    query = sa.select(SensorTick.sensor_name, seconds_apart(SensorTick.ticked_at))
     rows = transact(engine, lambda connection: connection.execute(query).all(), writes=False, retry_for_s=5.0)
-    return {name: abs(float(age)) for name, age in rows}
+    return {name: float(age) for name, age in rows}
 
 
 def note_tick(engine: Engine, sensor_name: str, outcome: str) -> None:

@@ -32,6 +32,15 @@ class seconds_ago(GenericFunction[Any]):
     inherit_cache = True
 
 
+def seconds_apart(moment: Any) -> sa.ColumnElement[float]:  # noqa: ANN401 - a column, or anything that seconds_ago takes
+    """How far a UTC DATETIME lies from now by the database's clock: a time that is still to come counts as so long ago.
+
+    Such a time was noted before the clock was set back. It must neither hide that something is silent nor keep a claim
+    until the clock has caught up.
+    """
+    return sa.func.abs(seconds_ago(moment), type_=sa.Double())
+
+
 def insert_or_ignore(table: type[Any]) -> sa.Insert:
     """An INSERT that leaves out rows whose unique key is there already."""
     insert = sa.insert(table)

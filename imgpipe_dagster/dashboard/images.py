@@ -25,6 +25,22 @@ ANY = "any"
 _TRAIL = "images_trail"
 _EVERYTHING = (0.0, 1.0)
 _SELECTION = "images_selection"
+
+
+def _ends(text: str) -> tuple[float, float]:
+    low, high = map(float, text.split("-"))
+    if not 0 <= low <= high <= 1:
+        raise ValueError(text)
+    return low, high
+
+
+def _dates(text: str) -> tuple[dt.date, ...]:
+    days = tuple(dt.date.fromisoformat(day) for day in text.split(","))
+    if len(days) > 2 or list(days) != sorted(days):
+        raise ValueError(text)
+    return days
+
+
 _Text = tuple[Callable[[Any], str], Callable[[str], Any]]
 # What stands in the page's address, so that a link or a reload shows the same: each condition's value where none was
 # chosen, and how one is written and read there. (Streamlit's own way loses it where a browser goes back.)
@@ -32,10 +48,10 @@ _CONDITIONS: dict[str, tuple[Any, _Text]] = {
     "status": (ANY, (str, ImageStatus)),
     "reason": (ANY, (str, Reason)),
     "class": ("", (str, str)),
-    "confidence": (_EVERYTHING, (lambda ends: "-".join(map(str, ends)), lambda text: _ends(text))),
+    "confidence": (_EVERYTHING, (lambda ends: "-".join(map(str, ends)), _ends)),
     "sku": ("", (str, str)),
     "temple": ("", (str, str)),
-    "days": ((), (lambda days: ",".join(map(str, days)), lambda text: _dates(text))),
+    "days": ((), (lambda days: ",".join(map(str, days)), _dates)),
     "newest": (True, (lambda first: "yes" if first else "no", lambda text: text != "no")),
 }
 
@@ -88,20 +104,6 @@ def _tell_address() -> None:
     told = {name: write(chosen[name]) for name, (default, (write, _)) in _CONDITIONS.items() if chosen[name] != default}
     if st.query_params.to_dict() != told:
         st.query_params.from_dict(told)
-
-
-def _ends(text: str) -> tuple[float, float]:
-    low, high = map(float, text.split("-"))
-    if not 0 <= low <= high <= 1:
-        raise ValueError(text)
-    return low, high
-
-
-def _dates(text: str) -> tuple[dt.date, ...]:
-    days = tuple(dt.date.fromisoformat(day) for day in text.split(","))
-    if len(days) > 2 or list(days) != sorted(days):
-        raise ValueError(text)
-    return days
 
 
 def _filter() -> tuple[ImageFilter, bool]:

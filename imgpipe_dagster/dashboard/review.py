@@ -102,8 +102,7 @@ def show(who: Person) -> None:
         _nothing_left(desk)
         return
     st.html(_STYLE)
-    picture = _enhanced_picture(item)
-    _keys(desk, item, can_be_seen=isinstance(picture, bytes))
+    _keys(desk, item)
     left, right = st.columns([3, 2])
     with left:
         _picture(item)
@@ -201,21 +200,22 @@ def _begin_again(desk: Desk) -> None:
     desk.passed = None
 
 
-def _enhanced_picture(item: ReviewItem) -> bytes | StoreError | DecodeError | None:
-    """The picture that is decided on, as JPEG; None where none was made, or why it cannot be shown."""
+def _can_be_seen(item: ReviewItem) -> bool:
+    """Whether there is an enhanced picture that can be shown; why not is told in the picture's place."""
     if item.enhanced_key is None:
-        return None
+        return False
     try:
-        return large_picture(store(), item.enhanced_key)
-    except (StoreError, DecodeError) as error:
-        return error
+        large_picture(store(), item.enhanced_key)
+    except (StoreError, DecodeError):
+        return False
+    return True
 
 
-def _keys(desk: Desk, item: ReviewItem, *, can_be_seen: bool) -> None:
+def _keys(desk: Desk, item: ReviewItem) -> None:
     why = ", ".join(item.review_reasons) or "no reason is kept"
     st.markdown(f"**Image {item.image_id}**, SKU {plain(item.sku_id or 'unknown')}, waits because of: {plain(why)}")
     with st.container(horizontal=True):
-        _button("Approve", "A", _approve, desk, item, disabled=not can_be_seen, icon="check_circle")
+        _button("Approve", "A", _approve, desk, item, disabled=not _can_be_seen(item), icon="check_circle")
         _button("Reject", "X", _reject, desk, item, icon="cancel")
         _button("Next", "N", _pass_over, desk, item)
         _button("Zoom", "Z", _toggle, _ZOOM)
@@ -308,20 +308,21 @@ def _decide(desk: Desk, item: ReviewItem, decide: Callable[[], Decision]) -> Non
     """Make a decision and go on, also where somebody else was faster: then that is told."""
     if desk.current is None or desk.current.image_id != item.image_id:
         return  # the key was pressed twice, and the first time was meant for this picture
-    refused = None
     try:
         desk.last, desk.decided_at = decide(), time.monotonic()
-    except ReviewError as error:
-        refused = error
-    _clear()
-    advance(desk)
-    if refused is not None:
-        raise refused
+    except ReviewError:
+        _go_on(desk)
+        raise
+    _go_on(desk)
 
 
 def _pass_over(desk: Desk, item: ReviewItem) -> None:
     release_review(engine(), item.image_id, reviewer=desk.reviewer)
     desk.passed = item.cursor
+    _go_on(desk)
+
+
+def _go_on(desk: Desk) -> None:
     _clear()
     advance(desk)
 

@@ -30,9 +30,8 @@ def show(who: Person) -> None:
     days = pd.DataFrame(figures["days"]).set_index("day")[["approved", "reworked", "rejected"]]
     days.index = pd.to_datetime(days.index)
     st.header("Decisions by day")
-    every = pd.date_range(
-        end=days.index.max(), periods=max(FEWEST_BARS, (days.index.max() - days.index.min()).days + 1)
-    )
+    last = days.index.max()
+    every = pd.date_range(min(days.index.min(), last - pd.Timedelta(days=FEWEST_BARS - 1)), last)
     told = f"Decisions on {len(days)} days: " + ", ".join(f"{count:,} {name}" for name, count in days.sum().items())
     bar_chart(
         days.reindex(every, fill_value=0),

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.api.guard import Body, GuardedRoute, access, principal_of
+from imgpipe_dagster.api.openapi import EXAMPLE_SERVER
 from imgpipe_dagster.api.problems import TRAINING_FLAGS, Code, Refusal
 from imgpipe_dagster.api.services import Services, services_of
 from imgpipe_dagster.catalogue.jobs import Job, create_training_job, get_job
@@ -105,7 +106,7 @@ class Predicted(BaseModel):
 def _json_body(model: type[BaseModel], path: str, **fields: str) -> dict[str, Any]:
     """How a path describes its body, and how it is asked from a shell and from Python."""
     body = {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
-    url = f"http://127.0.0.1:8000/api/{path}"
+    url = f"{EXAMPLE_SERVER}/api/{path}"
     text = json.dumps({**fields, "image": "%s"})
     shell = f"""printf '{text}' "$(base64 -w0 image.jpg)" \\
   | curl -X POST {url} -H "Content-Type: application/json" -d @-"""
