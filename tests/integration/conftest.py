@@ -524,6 +524,11 @@ class Daemon(ServerProcess):
         program = Path(sys.executable).with_name("dagster-daemon")
         super().__init__([str(program), "run", "-w", str(workspace)], installation.home / "daemon.log")
 
+    def start(self) -> None:
+        # Whoever opens Dagster's storage first lays its tables: done by two at once, it has two versions and is broken.
+        self.answers()
+        super().start()
+
     def answers(self) -> bool:
         """Whether all its parts have beaten."""
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
