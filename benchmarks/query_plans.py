@@ -336,7 +336,7 @@ def calls(engine: Engine) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "retry: by batch, in batches", lambda: batches.retry_images(engine, batch_key=failed, batch_size=100)
     yield "retry: by reason", lambda: batches.retry_images(engine, reason="truncated")
     yield "retry: all", lambda: batches.retry_images(engine)
-    yield "status: waiting_images", lambda: batches.waiting_images(engine, at_most=1)
+    yield "status: longest_wait_s", lambda: batches.longest_wait_s(engine)
     yield "status: last_prediction_age_s", lambda: images.last_prediction_age_s(engine)
     yield "status: count_by_reason", lambda: images.count_by_reason(engine)
     yield "status: count_by_status", lambda: images.count_by_status(engine)

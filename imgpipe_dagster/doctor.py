@@ -12,7 +12,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from imgpipe_dagster.catalogue.engine import CatalogueError, connect, describe_url
 from imgpipe_dagster.settings import Settings
 
-MIN_FREE_BYTES = 2 * 2**30
 UNDELIVERED_S = 1800
 
 
@@ -49,9 +48,12 @@ def _opencv(_settings: Settings) -> Finding:
 def _disk(settings: Settings) -> Finding:
     folder = next(_existing(settings.home))
     free = shutil.disk_usage(folder).free
-    ok = free >= MIN_FREE_BYTES
+    ok = free >= settings.disk_low_gib * 2**30
     return Finding(
-        "Disk", ok, f"{free / 2**30:.1f} GiB free at {folder}", "" if ok else "Make room, or set IMGPIPE_HOME."
+        "Disk",
+        ok,
+        f"{free / 2**30:.1f} GiB free at {folder}",
+        "" if ok else f"Make room, or set IMGPIPE_HOME; IMGPIPE_DISK_LOW_GIB asks for {settings.disk_low_gib:g} GiB.",
     )
 
 

@@ -60,8 +60,7 @@ def poll_sources(settings: Settings, engine: Engine, *, anew: bool = False) -> P
     if (kafka := kafka_config(settings)) is not None:
         taken = KafkaSource(kafka, engine).drain()
         reports[KAFKA_SOURCE] = taken.report
-    waiting, _ = waiting_images(engine)
-    return PollReport(reports, told, waiting)
+    return PollReport(reports, told, waiting_images(engine))
 
 
 def sql_source_config(settings: Settings) -> SqlSourceConfig | None:

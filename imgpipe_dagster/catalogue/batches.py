@@ -77,8 +77,9 @@ def claim_batch(engine: Engine, limits: BatchLimits, claimant: Claimant) -> Batc
     Safe with any number of claimants: rows are chosen by their state under a lock that others skip, never by a
     cursor, because auto-increment order is not commit order.
     """
-    waiting, oldest_wait_s, first = _queue(engine, limits.max_size * BACKLOG_BATCHES)
-    size = limits.due(waiting, oldest_wait_s)
+    waiting, first = _queue(engine, limits.max_size * BACKLOG_BATCHES)
+    # Looked up only where it decides: it costs as much as the claim of many rows just after others were claimed.
+    size = limits.due(waiting, longest_wait_s(engine) or 0.0 if 0 < waiting < limits.size else 0.0)
     if size == 0:
         return None
 
@@ -107,33 +108,46 @@ def runs_of_ids(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield numbers[0], numbers[-1]
 
 
-def waiting_images(engine: Engine, at_most: int = 1_000_000) -> tuple[int, float]:
-    """How many images wait (counted up to ``at_most``), and for how many seconds the oldest has waited."""
-    count, oldest_wait_s, _ = _queue(engine, at_most)
-    return count, oldest_wait_s
+def waiting_images(engine: Engine, at_most: int = 1_000_000) -> int:
+    """How many images wait, counted up to ``at_most``."""
+    return _queue(engine, at_most)[0]
 
 
-def _queue(engine: Engine, at_most: int) -> tuple[int, float, int]:
+def longest_wait_s(engine: Engine) -> float | None:
+    """For how many seconds the image has waited that was put into the queue first; None if none waits.
+
+    That need not be the one of the lowest id: images that were put back have waited since then only.
+    """
+    waits = ProductImage.status == ImageStatus.PENDING
+    oldest = sa.select(sa.exists().where(waits), seconds_apart(sa.func.min(ProductImage.updated_at))).where(waits)
+
+    def look(connection: Connection) -> float | None:
+        waiting, seconds = connection.execute(oldest).one()
+        # Other programs write updated_at too: an unreadable time must not block the queue.
+        return (float("inf") if seconds is None else float(seconds)) if waiting else None
+
+    return transact(engine, look, writes=False, retry_for_s=_LOOK_FOR_S)
+
+
+def _queue(engine: Engine, at_most: int) -> tuple[int, int]:
     """As :func:`waiting_images`, and the lowest id that waits; 0 if none does."""
     waits = ProductImage.status == ImageStatus.PENDING
     pending = sa.select(ProductImage.id).where(waits)
     newest = sa.select(sa.func.max(ProductImage.id)).where(waits).scalar_subquery()
 
-    def look(connection: Connection) -> tuple[int, float, int]:
-        oldest = pending.with_only_columns(seconds_apart(ProductImage.updated_at), ProductImage.id, newest)
-        row = connection.execute(oldest.order_by(ProductImage.id).limit(1)).first()
+    def look(connection: Connection) -> tuple[int, int]:
+        lowest = pending.with_only_columns(ProductImage.id, newest).order_by(ProductImage.id).limit(1)
+        row = connection.execute(lowest).first()
         if row is None:
-            return 0, 0.0, 0
-        # Other programs write updated_at too: an unreadable time must not block the queue.
-        oldest_wait_s = float("inf") if row[0] is None else float(row[0])
+            return 0, 0
         # Entries of images that were claimed lie before the first in MariaDB's index until they are purged.
-        rest = pending.where(ProductImage.id >= row[1])
+        rest = pending.where(ProductImage.id >= row[0])
         # So many ids hold no more images: they are counted in the index, where a limit would have them copied first.
-        if row[2] - row[1] < at_most:
+        if row[1] - row[0] < at_most:
             count = rest.with_only_columns(sa.func.count())
         else:
             count = sa.select(sa.func.count()).select_from(rest.limit(at_most).subquery())
-        return connection.scalar(count) or 0, oldest_wait_s, row[1]
+        return connection.scalar(count) or 0, row[0]
 
     return transact(engine, look, writes=False, retry_for_s=_LOOK_FOR_S)
 

@@ -19,7 +19,7 @@ from imgpipe_dagster.catalogue.tables import (
     ImageStatus,
     ProductImage,
 )
-from imgpipe_dagster.catalogue.types import seconds_ago, utc_now
+from imgpipe_dagster.catalogue.types import seconds_ago, seconds_apart, utc_now
 
 COUNTED_AT_MOST = 100_000
 """Counts in alerts stop here, so that writing one costs little."""
@@ -65,16 +65,15 @@ def _look(connection: Connection) -> Pulse:
         .order_by(ImagePrediction.created_at.desc())
         .limit(1)
     )
-    waiting = sa.select(ProductImage.updated_at).where(ProductImage.status == ImageStatus.PENDING)
-    oldest = waiting.order_by(ProductImage.id).limit(1).subquery()
+    waits = ProductImage.status == ImageStatus.PENDING
     batch = sa.select(seconds_ago(ImageBatch.created_at)).where(ImageBatch.state == BatchState.CLAIMED)
     unformed = sa.exists().where(Alert.state == AlertState.WAITING, Alert.mail_id.is_(None))
     unsent = sa.exists(sa.select(AlertMail.id).where(is_due()))
     row = connection.execute(
         sa.select(
             newest.scalar_subquery(),
-            sa.select(sa.func.count()).select_from(oldest).scalar_subquery(),
-            sa.select(seconds_ago(oldest.c.updated_at)).scalar_subquery(),
+            sa.exists().where(waits),
+            sa.select(seconds_apart(sa.func.min(ProductImage.updated_at))).where(waits).scalar_subquery(),
             batch.order_by(ImageBatch.id).limit(1).scalar_subquery(),
             unformed,
             unsent,
@@ -104,9 +103,14 @@ def _describe(connection: Connection) -> dict[str, str | int | float]:
         count = connection.scalar(sa.select(sa.func.count()).select_from(found)) or 0
         facts[label] = f"{count} or more" if count == COUNTED_AT_MOST else count
     oldest = (
-        sa.select(ProductImage.id, ProductImage.image_url, ProductImage.created_at, ProductImage.source)
+        sa.select(
+            ProductImage.id,
+            ProductImage.image_url,
+            sa.cast(ProductImage.updated_at, sa.String(16)).label("since"),  # as text: others may write no time at all
+            ProductImage.source,
+        )
         .where(ProductImage.status == ImageStatus.PENDING)
-        .order_by(ProductImage.id)
+        .order_by(ProductImage.updated_at, ProductImage.id)
         .limit(1)
     )
     row = connection.execute(oldest).first()
@@ -117,4 +121,4 @@ def _describe(connection: Connection) -> dict[str, str | int | float]:
 
 def _oldest(row: Any) -> str:  # noqa: ANN401 - a row of the query above
     source = f", from {row.source}" if row.source else ""
-    return f"image {row.id}{source}, since {row.created_at:%Y-%m-%d %H:%M} UTC: {(row.image_url or 'no URL')[:200]}"
+    return f"image {row.id}{source}, since {row.since[:16]} UTC: {(row.image_url or 'no URL')[:200]}"

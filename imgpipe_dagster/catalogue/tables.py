@@ -207,6 +207,7 @@ class ProductImage(Base):
     __table_args__ = (
         sa.Index(None, "write_back_due", "id"),
         sa.Index(None, "status", "id"),  # claims and status counts
+        sa.Index(None, "status", "updated_at"),  # the longest wait: ids do not tell it of images that were put back
         sa.Index(None, "status", "reason"),  # retry by reason
         sa.Index(None, "qc_status", "qc_priority", "id"),  # the review queue
         _one_of("status", ImageStatus),

@@ -1,8 +1,10 @@
 """What the commands share: the app, settings, an open catalogue, tables, and how errors are told. No commands."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import IO, TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from dotenv import load_dotenv
@@ -33,8 +35,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 EXIT_SOME_FAILED = 3
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_WIDTH_OF_FILES = 240  # columns where no terminal says how many it has: nothing is cut in a file or behind a pipe
+
+
+def _console(stream: IO[str], *, stderr: bool = False) -> Console:
+    known = stream.isatty() or "COLUMNS" in os.environ
+    return Console(stderr=stderr, highlight=False, width=None if known else _WIDTH_OF_FILES)
+
+
+out = _console(sys.stdout)
+err = _console(sys.stderr, stderr=True)
 
 
 def main() -> None:

@@ -74,7 +74,8 @@ def status(as_json: AsJson = False) -> None:
 
     Example: `imgpipe status --json`
     """
-    from imgpipe_dagster.catalogue.batches import waiting_images
+    from imgpipe_dagster.alerts.watch import human_duration
+    from imgpipe_dagster.catalogue.batches import longest_wait_s
     from imgpipe_dagster.catalogue.images import (
         count_batches_by_state,
         count_by_qc_status,
@@ -84,25 +85,31 @@ def status(as_json: AsJson = False) -> None:
     )
 
     with open_catalogue(current=True) as engine:
-        _, oldest = waiting_images(engine, at_most=1)
+        longest = longest_wait_s(engine)
         found = {
             "images": count_by_status(engine),
             "failed_by_reason": count_by_reason(engine),
             "batches": count_batches_by_state(engine),
             "review": count_by_qc_status(engine),
-            "oldest_wait_s": round(oldest, 1) if math.isfinite(oldest) else None,
+            "oldest_wait_s": round(longest, 1) if longest is not None and math.isfinite(longest) else None,
             "last_prediction_age_s": last_prediction_age_s(engine),
         }
     if as_json:
         typer.echo(json.dumps(found))
         return
+    if not found["images"]:
+        out.print("No image is known yet. Bring some in: imgpipe import csv FILE, ingest FOLDER or poll.")
+        return
     out.print(counts_table("Images", found["images"]))
-    out.print(counts_table("Batches", found["batches"]))
-    out.print(counts_table("Enhanced pictures, by review", found["review"]))
+    if found["batches"]:
+        out.print(counts_table("Batches", found["batches"]))
+    if found["review"]:
+        out.print(counts_table("Enhanced pictures, by review", found["review"]))
     if found["failed_by_reason"]:
         out.print(reasons_table(found["failed_by_reason"]))
+    out.print("No image waits." if longest is None else f"The oldest has waited for {human_duration(longest)}.")
     age = found["last_prediction_age_s"]
-    out.print("No answer yet." if age is None else f"Newest first answer: {age:.0f} s ago.")
+    out.print("No answer yet." if age is None else f"Newest first answer: {human_duration(age)} ago.")
 
 
 @app.command()

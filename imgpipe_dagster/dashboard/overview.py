@@ -70,7 +70,7 @@ def show(who: Person) -> None:
 
 def _now(found: Settings) -> None:
     pulse = take_pulse(engine())
-    waiting, _ = waiting_images(engine(), at_most=WAITING_AT_MOST)
+    waiting = waiting_images(engine(), at_most=WAITING_AT_MOST)
     fresh, waits, oldest = st.columns(3)
     colour, verdict = freshness(pulse, found)
     fresh.metric("Since the last prediction", age(pulse.last_prediction_s))

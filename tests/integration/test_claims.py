@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from imgpipe_dagster.catalogue import batches, schema
 from imgpipe_dagster.catalogue.engine import connect, transact
 from imgpipe_dagster.catalogue.images import images_of_batch
+from imgpipe_dagster.catalogue.pulse import describe_backlog, take_pulse
 from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage
 from imgpipe_dagster.catalogue.types import utc_in
 
@@ -102,6 +103,21 @@ def test_a_strange_time_at_the_head_of_the_queue_blocks_nothing(engine, updated_
         connection.exec_driver_sql(f"INSERT INTO product_images (image_url, updated_at) VALUES ('a', '{updated_at}')")
     insert(engine, 2)
     assert batches.claim_batch(engine, NOW, Claimant.SENSOR).image_count == 3
+
+
+def test_an_image_that_was_put_back_hides_no_longer_wait(engine):
+    """Its id is lower than that of the image that has waited longest."""
+    insert(engine, 3)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE product_images SET updated_at = '1999-01-01 00:00:00' WHERE id = 2")
+    a_year = 365 * 24 * 3600
+    assert batches.waiting_images(engine) == 3
+    assert batches.longest_wait_s(engine) > 20 * a_year
+    assert take_pulse(engine).waiting_s > 20 * a_year
+    assert describe_backlog(engine)["oldest that waits"].startswith("image 2, since 1999-01-01 00:00 UTC")
+    patient = batches.BatchLimits(size=10, max_wait_s=60)
+    assert batches.claim_batch(engine, patient, Claimant.SENSOR).image_count == 3
+    assert batches.longest_wait_s(engine) is take_pulse(engine).waiting_s is None
 
 
 def test_an_attempt_is_begun_by_one_of_two(engine):
@@ -210,12 +226,12 @@ def test_a_batch_with_a_gap_after_every_image_is_claimed_whole(engine):
 
 def test_so_many_that_wait_are_counted_and_no_more(engine):
     insert(engine, 12)
-    assert batches.waiting_images(engine)[0] == batches.waiting_images(engine, at_most=12)[0] == 12
-    assert batches.waiting_images(engine, at_most=11)[0] == 11
+    assert batches.waiting_images(engine) == batches.waiting_images(engine, at_most=12) == 12
+    assert batches.waiting_images(engine, at_most=11) == 11
     with engine.begin() as connection:
         connection.execute(sa.update(ProductImage).where(ProductImage.id.in_([2, 3, 5])).values(status="completed"))
-    assert batches.waiting_images(engine, at_most=12)[0] == batches.waiting_images(engine, at_most=10)[0] == 9
-    assert batches.waiting_images(engine, at_most=5)[0] == 5
+    assert batches.waiting_images(engine, at_most=12) == batches.waiting_images(engine, at_most=10) == 9
+    assert batches.waiting_images(engine, at_most=5) == 5
 
 
 def test_images_from_before_the_clock_was_set_back_do_not_wait_until_it_has_caught_up(engine):
