@@ -15,7 +15,7 @@ from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import with_boxes
 from imgpipe_dagster.dashboard.quality import show_quality
 from imgpipe_dagster.dashboard.services import engine, store
-from imgpipe_dagster.dashboard.words import counted, plain, utc
+from imgpipe_dagster.dashboard.words import counted, plain, spoken, utc
 from imgpipe_dagster.imaging.formats import DecodeError, ImageFormat
 from imgpipe_dagster.reasons import Reason
 from imgpipe_dagster.store.base import StoreError
@@ -73,7 +73,7 @@ def _answer(found: ImageDetails) -> None:
     reason = row["reason"]
     if reason:
         advice = Reason(reason).advice if reason in list(Reason) else ""
-        st.warning(f"Rejected: {plain(reason)}. {advice}", icon=":material/block:")
+        st.warning(f"Rejected: {plain(spoken(reason))}. {advice}", icon=":material/block:")
     elif not answer:
         st.info("It has no answer yet: it waits for its batch, or is being processed.", icon=":material/hourglass:")
 

@@ -16,7 +16,7 @@ from imgpipe_dagster.dashboard.paging import pager, trail
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import small_pictures
 from imgpipe_dagster.dashboard.services import engine, store
-from imgpipe_dagster.dashboard.words import counted, plain, utc
+from imgpipe_dagster.dashboard.words import counted, plain, spoken, utc
 from imgpipe_dagster.reasons import Reason
 
 PER_PAGE = 24
@@ -111,7 +111,7 @@ def _filter() -> tuple[ImageFilter, bool]:
     with st.expander("Filters", expanded=True, icon=":material/filter_alt:"):
         first, second, third, fourth = st.columns(4)
         status = first.selectbox("Status", [ANY, *ImageStatus], key="images_status")
-        reason = second.selectbox("Rejected because", [ANY, *Reason], key="images_reason")
+        reason = second.selectbox("Rejected because", [ANY, *Reason], key="images_reason", format_func=spoken)
         class_name = third.text_input("Class of an object", key="images_class", placeholder="bottle", max_chars=100)
         ends = fourth.slider("Its confidence", 0.0, 1.0, step=0.05, key="images_confidence")
         first, second, third, fourth = st.columns(4)
@@ -169,7 +169,7 @@ def _card(row: Mapping[Any, Any], picture: bytes | None, *, was_valid: bool) -> 
 def _found(row: Mapping[Any, Any]) -> str:
     """What came of an image, in a few words."""
     if row["reason"]:
-        return f"{row['status']}: {row['reason']}"
+        return f"{row['status']}: {spoken(row['reason'])}"
     if row["object_count"] is None:
         return str(row["status"])
     if not row["object_count"]:

@@ -25,7 +25,7 @@ from imgpipe_dagster.dashboard.charts import bar_chart
 from imgpipe_dagster.dashboard.links import batch_url, run_url
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.services import engine, settings
-from imgpipe_dagster.dashboard.words import age, plain, utc
+from imgpipe_dagster.dashboard.words import age, plain, spoken, utc
 from imgpipe_dagster.reasons import Reason
 from imgpipe_dagster.settings import Settings
 
@@ -135,7 +135,8 @@ def _charts(counts: AnswerCounts, length: dt.timedelta, interval: Interval, unit
         st.header("Rejected, by reason")
         if counts.by_reason:
             advice = [Reason(code).advice if code in list(Reason) else "" for code in counts.by_reason]
-            rows = zip(map(plain, counts.by_reason), counts.by_reason.values(), advice, strict=True)
+            said = [plain(spoken(code)) for code in counts.by_reason]
+            rows = zip(said, counts.by_reason.values(), advice, strict=True)
             # A table of the page's own: its sentences are wrapped, not cut.
             st.table(pd.DataFrame(rows, columns=["reason", "images", "what to do"]).set_index("reason"))
         else:

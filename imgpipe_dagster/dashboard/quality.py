@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from imgpipe_dagster.catalogue.browse import ImageDetails
-from imgpipe_dagster.dashboard.words import plain
+from imgpipe_dagster.dashboard.words import plain, spoken
 
 
 def show_quality(found: ImageDetails) -> None:
@@ -40,13 +40,13 @@ def show_scores(quality: Mapping[str, Mapping[str, Any]]) -> None:
     )
     for phase in phases:
         issues = quality[phase]["issues"] or []
-        st.caption(f"Wrong {phase}: {plain(', '.join(issues)) or 'nothing'}")
+        st.caption(f"Wrong {phase}: {plain(spoken(issues)) or 'nothing'}")
 
 
 def show_work(made: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> None:
     """What enhancement did and why, and why a person has to look."""
     if made["reason"]:
-        st.warning(f"Nothing could be made: {plain(made['reason'])}. {plain(made['detail'] or '')}")
+        st.warning(f"Nothing could be made: {plain(spoken(made['reason']))}. {plain(made['detail'] or '')}")
         return
     st.header("Steps")
     steps = made["steps"] or []
@@ -59,7 +59,7 @@ def show_work(made: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Non
     show_rules(made["failed_rules"] or [], made["profile"])
     reasons = (verdict or made)["review_reasons"]
     if reasons:
-        st.write(f"A person has to look because: {plain(', '.join(reasons))}")
+        st.write(f"A person has to look because: {plain(spoken(reasons))}")
 
 
 def show_rules(failed: list[dict[str, Any]], profile: str | None) -> None:

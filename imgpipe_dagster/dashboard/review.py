@@ -28,7 +28,7 @@ from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import full_picture, large_picture
 from imgpipe_dagster.dashboard.services import engine, settings, store
 from imgpipe_dagster.dashboard.telling import told
-from imgpipe_dagster.dashboard.words import counted, plain
+from imgpipe_dagster.dashboard.words import counted, plain, spoken
 from imgpipe_dagster.imaging.background import available_methods
 from imgpipe_dagster.imaging.formats import DecodeError
 from imgpipe_dagster.imaging.rework import RejectionReason
@@ -212,7 +212,7 @@ def _can_be_seen(item: ReviewItem) -> bool:
 
 
 def _keys(desk: Desk, item: ReviewItem) -> None:
-    why = ", ".join(item.review_reasons) or "no reason is kept"
+    why = spoken(item.review_reasons) or "no reason is kept"
     st.markdown(f"**Image {item.image_id}**, SKU {plain(item.sku_id or 'unknown')}, waits because of: {plain(why)}")
     with st.container(horizontal=True):
         _button("Approve", "A", _approve, desk, item, disabled=not _can_be_seen(item), icon="check_circle")
@@ -228,8 +228,7 @@ def _reasons() -> None:
     with st.container(horizontal=True, gap="small"):
         for reason, key in REASON_KEYS.items():
             icon = "radio_button_checked" if reason == chosen else "radio_button_unchecked"
-            label = reason.value.replace("_", " ")
-            _button(label, key, _choose, reason, icon=icon, help=reason.meaning)
+            _button(spoken(reason), key, _choose, reason, icon=icon, help=reason.meaning)
     st.caption(RejectionReason(chosen).meaning if chosen is not None else "No reason is chosen.")
     st.text_input("Notes", key=_NOTES, max_chars=2000, placeholder="Anything worth keeping", persist_state="session")
 
@@ -412,11 +411,9 @@ def _facts(item: ReviewItem) -> None:
     change = None if item.score is None or item.score_before is None else f"{item.score - item.score_before:+.0f}"
     st.metric("Score", after, change)
     facts = {
-        "SKU": item.sku_id,
         "product group": item.product_group_id,
         "value": None if item.value is None else f"{item.value:g}",
-        "why a person": ", ".join(item.review_reasons),
-        "wrong with it": ", ".join(item.issues),
+        "wrong with it": spoken(item.issues),
         "reworks": item.rework_count or None,
     }
     st.markdown("  \n".join(f"**{name}** {plain(value)}" for name, value in facts.items() if value))

@@ -10,6 +10,7 @@ from imgpipe_dagster.catalogue.qc_reports import review_figures
 from imgpipe_dagster.dashboard.charts import bar_chart
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.services import engine
+from imgpipe_dagster.dashboard.words import spoken
 
 DAYS = {"today and yesterday": 2, "7 days": 7, "30 days": 30, "a year": 365}
 FEWEST_BARS = 14
@@ -42,8 +43,8 @@ def show(who: Person) -> None:
     )
     left, right = st.columns(2)
     with left:
-        st.header("Rejected, by reason")
-        _counts("reason", figures["rejection_reasons"])
+        st.header("Sent back, by reason")
+        _counts("reason", {spoken(code): count for code, count in figures["rejection_reasons"].items()})
     with right:
         st.header("Pictures")
         _counts("status", figures["images"])

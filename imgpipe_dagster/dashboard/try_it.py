@@ -155,7 +155,7 @@ def _classifier() -> Classifier:
 
 def _results(tried: Tried) -> None:
     for problem in tried.problems:
-        st.warning(problem, icon=":material/error:")
+        st.warning(plain(problem, 500), icon=":material/error:")
     detect, classify = st.columns(2)
     with detect:
         st.header("Detected")

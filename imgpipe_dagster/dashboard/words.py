@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=\"'])")
 _NAMED_ICON = re.compile(r":(?=[\w/+\\-]+:)")  # of Streamlit, which looks for them where escapes are gone already
@@ -9,11 +10,19 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u206
 
 
 def plain(text: object, at_most: int = 200) -> str:
-    """Text of unknown origin (names, notes, URLs) for a place that reads Markdown: it shows as it is, on one line."""
+    """Text of unknown origin (names, notes, URLs) for a place that reads Markdown: it shows as it is, on one line.
+
+    A web or mail address in it becomes a link to itself, and can be copied.
+    """
     line = _CONTROL.sub(" ", str(text))
     if len(line) > at_most:
         line = f"{line[: at_most - 1]}…"
     return _NAMED_ICON.sub(":\N{WORD JOINER}", _MARKDOWN.sub(r"\\\1", line))
+
+
+def spoken(codes: str | Iterable[str]) -> str:
+    """Reason codes as words: ``low_score`` is ``low score``."""
+    return ", ".join([codes] if isinstance(codes, str) else codes).replace("_", " ")
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,6 +1,8 @@
 """One URL to one answer: attempts, waits, redirects, limits, and what each failure is called."""
 
 import asyncio
+import errno
+import os
 import random
 import socket
 import time
@@ -250,13 +252,16 @@ def _explain(error: Exception) -> _FetchError:
     match error:
         case AddressNotAllowedError():
             return _FetchError(Reason.ADDRESS_NOT_ALLOWED, str(error))
+        case aiohttp.ClientConnectorCertificateError():
+            cause = error.certificate_error
+            return _FetchError(Reason.TLS_FAILED, f"{error.host}: {getattr(cause, 'verify_message', None) or cause}")
         case aiohttp.ClientSSLError():
             return _FetchError(Reason.TLS_FAILED, str(error))
         case aiohttp.ClientConnectorDNSError():
             again = error.os_error.errno == socket.EAI_AGAIN
-            return _FetchError(Reason.NAME_NOT_RESOLVED, str(error), retry=again)
+            return _FetchError(Reason.NAME_NOT_RESOLVED, f"{error.host}: {_why_not(error)}", retry=again)
         case aiohttp.ClientConnectorError():
-            return _FetchError(Reason.CONNECT_FAILED, str(error), retry=True)
+            return _FetchError(Reason.CONNECT_FAILED, f"{error.host}:{error.port}: {_why_not(error)}", retry=True)
         case aiohttp.ConnectionTimeoutError():
             return _FetchError(Reason.TIMEOUT, "no connection within the time limit", retry=True)
         case TimeoutError():
@@ -267,3 +272,11 @@ def _explain(error: Exception) -> _FetchError:
             return _FetchError(Reason.URL_INVALID, "not a valid URL")
         case _:
             return _FetchError(Reason.CONNECTION_LOST, f"{type(error).__name__}: {error}", retry=True)
+
+
+def _why_not(error: aiohttp.ClientConnectorError) -> str:
+    """What the system says of a connection that could not be made, without the library's words around it."""
+    cause = error.os_error
+    if cause.errno is not None and cause.errno in errno.errorcode:
+        return os.strerror(cause.errno)
+    return cause.strerror or str(cause)

@@ -280,6 +280,7 @@ def test_a_port_where_nobody_listens_cannot_be_connected_to():
         port = free.getsockname()[1]
     result = fetch_one(f"http://127.0.0.1:{port}/a")
     assert (result.reason, result.status, result.attempts) == (Reason.CONNECT_FAILED, None, 4)
+    assert result.detail.endswith(": Connection refused"), "the system's words, not a library's"
 
 
 # Limits
@@ -534,6 +535,7 @@ def tls_port(certificate):
 def test_a_certificate_that_nobody_trusts_is_refused(tls_port):
     result = fetch_one(f"https://127.0.0.1:{tls_port}/")
     assert (result.reason, result.attempts) == (Reason.TLS_FAILED, 1)
+    assert result.detail == "127.0.0.1: self-signed certificate"
 
 
 def test_a_trusted_certificate_counts_for_its_own_name_only(tls_port, certificate):
