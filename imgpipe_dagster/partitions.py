@@ -1,6 +1,6 @@
 """The partitions of the assets, defined once, and the keys of temples. Nothing else."""
 
-import re
+import unicodedata
 from urllib.parse import unquote
 
 import dagster as dg
@@ -20,7 +20,15 @@ def temple_partition(temple_id: str) -> str:
 
     Commas break backfills in Dagster's UI, and line breaks or three dots are refused.
     """
-    return re.sub(r"[^\w:-]", lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), temple_id)
+    return "".join(
+        character if _may_stay(character) else "".join(f"%{byte:02X}" for byte in character.encode())
+        for character in temple_id
+    )
+
+
+def _may_stay(character: str) -> bool:
+    # Vowel signs and accents belong to letters (general category M).
+    return character in "_:-" or character.isalnum() or unicodedata.category(character).startswith("M")
 
 
 def temple_of_partition(partition_key: str) -> str:

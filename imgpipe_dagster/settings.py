@@ -318,7 +318,10 @@ class Settings(BaseSettings):
         description="A temple's first training picture times this is what its network takes, at least 32 pixels.",
     )
     temple_min_confidence: float = Field(
-        default=0.5, ge=0, le=1, description="Below this probability a picture of a temple has no category."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Below this probability a picture of a temple has no category; kept in each model at its training.",
     )
     temple_epochs: int = Field(default=100, ge=1, description="Most passes of a training over its pictures.")
     temple_training_limit_s: float = Field(

@@ -17,6 +17,7 @@ from imgpipe_dagster.catalogue.alerts import AlertKind, write_alert
 from imgpipe_dagster.catalogue.batches import note_heartbeat
 from imgpipe_dagster.catalogue.engine import describe_error, transact
 from imgpipe_dagster.catalogue.frames import replace_batch
+from imgpipe_dagster.partitions import temple_of_partition
 
 T = TypeVar("T")
 
@@ -161,9 +162,10 @@ def check_result(
         found: Counts and samples.
         place: What a partition of the asset is.
     """
+    where = temple_of_partition(context.partition_key)  # keys of batches stay as they are
     if failures:
-        subject = f"{asset}: {name} failed in {place} {context.partition_key}"
-        details = {"failures": failures, place: context.partition_key}
+        subject = f"{asset}: {name} failed in {place} {where}"
+        details = {"failures": failures, place: where}
         key = f"check:{asset}:{name}:{context.run_id}"
         transact(
             engine,
@@ -181,5 +183,5 @@ def check_result(
         asset_key=asset,
         check_name=name,
         passed=failures == 0,
-        metadata={"failures": failures, place: context.partition_key, "how to recover": recover, **(found or {})},
+        metadata={"failures": failures, place: where, "how to recover": recover, **(found or {})},
     )

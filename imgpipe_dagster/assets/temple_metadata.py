@@ -109,6 +109,8 @@ def confusion_markdown(report: TestReport) -> str:
 
 
 def _mistakes_markdown(made: MadeModel) -> str:
+    if not made.report.pictures:
+        return "There are no test pictures."
     if not made.report.mistakes:
         return "None of the test pictures got a wrong category."
     places = {picture_id: place for place, picture_id in enumerate(made.test.ids)}

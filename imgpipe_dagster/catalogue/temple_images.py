@@ -24,6 +24,7 @@ from imgpipe_dagster.streams import chunks
 COMMON = "common"
 """The temple whose categories join the training of every other."""
 
+_NO_CATEGORIES = frozenset({"anomalies", "no category (anomaly)"})  # where and as what unknown pictures are sorted
 _LONGEST_NAME = 100
 _CHUNK = 500
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -118,9 +119,12 @@ def check_category(text: str) -> str:
     """A category's name as it is stored; the rules are those of temple ids.
 
     Raises:
-        TempleNameError: It breaks one of them.
+        TempleNameError: It breaks one of them, or is a name that pictures of no category get.
     """
-    return _checked(text, "category")
+    name = _checked(text, "category")
+    if name.casefold() in _NO_CATEGORIES:
+        raise TempleNameError(f"{text!r} is what pictures of no category are called: give the category another name.")
+    return name
 
 
 def fates(

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import shlex
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,6 +122,7 @@ def temple_list(
 
     Example: `imgpipe temple list lakeside`
     """
+    from imgpipe_dagster.catalogue.temple_images import count_pictures
     from imgpipe_dagster.catalogue.temple_models import champion, versions
 
     with _site() as site:
@@ -128,10 +131,19 @@ def temple_list(
             return
         serving = champion(site.engine, temple)
         found = versions(site.engine, temple)
+        if not found and not count_pictures(site.engine, temple):
+            fail(f"There is no temple {temple}: `imgpipe temple add` makes one.")
+        damage = None if serving is None else site.damage(temple, serving.version)
     if not found and not as_json:
-        out.print(f"{temple} has no model yet: imgpipe temple train {temple}", markup=False, soft_wrap=True)
+        advice = f"{temple} has no model yet: imgpipe temple train {shlex.quote(temple)}"
+        out.print(advice, markup=False, soft_wrap=True)
         return
     _print_versions([_describe_version(version, serving) for version in found], as_json)
+    if serving is not None and not as_json:
+        told = f"Serving since {serving.promoted_at:%Y-%m-%d %H:%M} UTC ({serving.promoted_by}): {serving.version}. "
+        out.print(told + serving.why, markup=False)
+    if damage is not None:
+        err.print(damage, style="red", markup=False, soft_wrap=True)
 
 
 @app.command("train")
@@ -150,6 +162,7 @@ def temple_train(
     from imgpipe_dagster.temple_events import note_model
     from imgpipe_dagster.temples.training import make_model
 
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # frees the temple, as Ctrl-C does
     with _site() as site:
         making = site.making()
         with count_bar(err, "passes", making.settings.options.epochs) as moved:
@@ -308,6 +321,17 @@ class _Site:
 
         return build_resources(self.settings)["image_validator"].open()
 
+    def damage(self, temple: str, version: str) -> str | None:
+        """What is wrong with the files of a version, or None."""
+        from imgpipe_dagster.models.temple_classifier import ModelFileError
+        from imgpipe_dagster.temples.registry import ModelFileChangedError, load_classifier
+
+        try:
+            load_classifier(self.engine, self.store, temple, version)
+        except (ModelFileChangedError, ModelFileError) as error:
+            return str(error)
+        return None
+
     def usable(self, temple: str, version: str) -> None:
         """Refuse a version of whose files one is damaged."""
         from imgpipe_dagster.temples.registry import load_classifier
@@ -430,6 +454,7 @@ def _describe_version(version: "Version", serving: "Champion | None") -> dict[st
         **{name: version.metrics.get(name) for name in _RATES},
         "doubt": doubt_about_version(version),
         "verdict": version.verdict,
+        "why_champion": serving.why if serving is not None and champion else None,
         "created_at": version.created_at.isoformat(timespec="seconds"),
     }
 
@@ -446,6 +471,7 @@ def _print_versions(rows: list[dict[str, Any]], as_json: bool) -> None:
         rates = (_percent(row[name]) for name in _RATES)
         table.add_row(mark, row["version"], row["origin"], str(row["train_images"]), *rates)
     out.print(table)
+    out.print("When it was made:")
     for row in rows:
         doubt = row["doubt"] or ""
         out.print(

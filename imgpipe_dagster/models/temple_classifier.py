@@ -132,6 +132,18 @@ class TempleClassifier:
         scenes = subspaces_from_bytes(files[ModelFile.SCENES], len(info.labels)) if known else []
         return cls(info, OnnxNetwork(files[ModelFile.ONNX]), calibration, tuple(scenes))
 
+    @property
+    def blind_spots(self) -> str | None:
+        """Where unknown scenes pass unnoticed, for people; None where every category has a limit of distance."""
+        limits = zip(self.info.labels, self.calibration.distance_limits, strict=True)
+        blind = [label for label, limit in limits if limit is None]
+        if not blind:
+            return None
+        return (
+            f"Unknown scenes that it takes for {', '.join(blind)} are not noticed: too few pictures were held out of "
+            "the training to know a limit. Some 15 of each category are enough."
+        )
+
     def classify(self, pictures: np.ndarray) -> list[TempleAnswer]:
         """Classify pictures that already have the format of the input: uint8 BGR, (n, height, width, 3)."""
         answers: list[TempleAnswer] = []

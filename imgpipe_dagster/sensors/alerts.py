@@ -14,7 +14,7 @@ from imgpipe_dagster.assets.freshness import freshness_evaluation
 from imgpipe_dagster.catalogue.alerts import AlertKind, NewAlert, write_alerts
 from imgpipe_dagster.catalogue.tables import FeedKind, Severity
 from imgpipe_dagster.catalogue.ticks import note_tick
-from imgpipe_dagster.partitions import ATTEMPT_TAG, PARTITION_TAG
+from imgpipe_dagster.partitions import ATTEMPT_TAG, PARTITION_TAG, temple_of_partition
 from imgpipe_dagster.resources.database import DatabaseResource
 from imgpipe_dagster.resources.mailer import MailerResource
 from imgpipe_dagster.sensors.common import catalogue_skip
@@ -129,10 +129,12 @@ def describe_failure(instance: dg.DagsterInstance, record: dg.RunRecord, max_att
     run = record.dagster_run
     batch, attempt = run.tags.get(BATCH_TAG), run.tags.get(ATTEMPT_TAG)
     again = attempt is not None and attempt.isdigit() and int(attempt) % max_attempts != 0
+    partition = run.tags.get(PARTITION_TAG)
     what = f"of batch {batch}, attempt {attempt}," if batch else ""
     details: dict[str, str | int | float] = {"job": run.job_name}
-    if partition := run.tags.get(PARTITION_TAG):
+    if partition:
         details["partition"] = partition
+        what = what or f"of {temple_of_partition(partition)}"
     return NewAlert(
         kind=AlertKind.RUN_FAILED,
         subject=" ".join(filter(None, ["A run", what, f"failed ({run.job_name})"])),

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy.engine import Engine
@@ -105,6 +106,6 @@ def find_version(engine: Engine, temple_id: str, version: str | None = None) -> 
     if version is None:
         serving = champion(engine, temple_id)
         if serving is None:
-            raise NoModelError(f"{temple_id} has no model yet: imgpipe temple train {temple_id}")
+            raise NoModelError(f"{temple_id} has no model yet: imgpipe temple train {shlex.quote(temple_id)}")
         version = serving.version
     return get_version(engine, temple_id, version)

@@ -16,6 +16,7 @@ from imgpipe_dagster.catalogue.temple_images import (
     TempleNameError,
     TemplePicture,
     TrainingSet,
+    check_category,
     check_temple_id,
     training_set,
 )
@@ -156,7 +157,7 @@ def import_model(
         by: Who wants it.
 
     Raises:
-        TempleNameError: The id cannot be a temple's.
+        TempleNameError: The id cannot be a temple's, or a label cannot be a category's.
         ArchitectureError: The architecture has layers that are not taken.
         LegacyModelError: Weights or labels do not fit.
         TempleBusyError: Another makes a model of it just now.
@@ -165,13 +166,15 @@ def import_model(
     with logs.noting_errors(f"Import of a model of {temple_id}"):
         taken = take_over(*files, min_confidence=settings.min_confidence)
         classifier = TempleClassifier.from_files(taken)
+        for label in classifier.info.labels:
+            check_category(label)
         with _lease(engine, temple_id) as lease:
             data = training_set(engine, temple_id)
             rival = _rival(engine, store, temple_id)
             tests = load_pictures(store, data.test, [classifier.info.form, *rival.forms])
             report = evaluate(classifier, tests[0].pictures)
             taken[ModelFile.REPORT] = report.to_json()
-            contest = _contest(report, rival, tests)
+            contest = _contest(report, rival, tests, classifier)
             new = _new_version(engine, store, temple_id, TempleModelOrigin.IMPORTED, taken, classifier, report)
             return _register(engine, new, lease.owner, contest, report, tests, logs, by, None)
 
@@ -204,7 +207,7 @@ def _make_model(
         told = f"{len(train.pictures)} pictures to train on, {len(tests[0].pictures)} to test on"
         logs.status(f"{temple_id}: training begins with {told}.")
         trained = _train(train, tests[0], form, settings, hooks, on_stage, lease, temple_id)
-        contest = _contest(trained.report, rival, tests)
+        contest = _contest(trained.report, rival, tests, trained.classifier)
         new = _new_version(
             engine,
             store,
@@ -310,12 +313,16 @@ def _rival(engine: Engine, store: ImageStore, temple_id: str) -> _Rival:
     return _Rival(serving.version, classifier)
 
 
-def _contest(report: TestReport, rival: _Rival, tests: list[LoadedPictures]) -> _Contest:
+def _contest(report: TestReport, rival: _Rival, tests: list[LoadedPictures], challenger: TempleClassifier) -> _Contest:
+    champions = None
     if rival.broken:
         doubt = f" {report.doubt}" if report.doubt else ""
-        return _Contest(rival.version, Verdict(True, f"The champion cannot be used. {rival.broken}{doubt}"), None)
-    champions = evaluate(rival.classifier, tests[1].pictures) if rival.classifier else None
-    return _Contest(rival.version, compare(report, champions), champions)
+        verdict = Verdict(True, f"The champion cannot be used. {rival.broken}{doubt}")
+    else:
+        champions = evaluate(rival.classifier, tests[1].pictures) if rival.classifier else None
+        verdict = compare(report, champions)
+    why = " ".join(filter(None, [verdict.why, challenger.blind_spots]))
+    return _Contest(rival.version, Verdict(verdict.promote, why), champions)
 
 
 def _new_version(

@@ -96,11 +96,15 @@ def test_a_new_temple_gets_its_partition_and_its_first_training_by_itself(site):
     assert site.tick().dynamic_partitions_requests in (None, [])
 
 
-@pytest.mark.parametrize("temple", ["hall", GATE, "a,b", "x...y", "50%", "%41", "😀"], ids=repr)
+@pytest.mark.parametrize("temple", ["hall", GATE, "a,b", "x...y", "50%", "%41", "😀", "கோவில்/ஒன்று"], ids=repr)
 def test_a_temple_and_its_partition_stand_for_each_other(temple):
     key = temple_partition(temple)
     assert temple_of_partition(key) == temple
     assert not {",", ".", "/", "\n", "[", " "} & set(key)
+
+
+def test_letters_with_signs_of_their_own_stay_readable():
+    assert temple_partition("கோவில்/cafe\u0301") == "கோவில்%2Fcafe\u0301"
 
 
 def test_a_backfill_from_the_ui_trains_a_temple_and_shows_what_people_want_to_see(site):

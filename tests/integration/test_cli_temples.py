@@ -1,6 +1,7 @@
 """``imgpipe temple``: the life of a model from the command line, over one installation."""
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from imgpipe_dagster.catalogue import schema
 from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.tables import ProductImage, ValidatedImage
-from imgpipe_dagster.cli import app
+from imgpipe_dagster.cli import app, common
 
 pytestmark = pytest.mark.native
 
@@ -121,6 +122,8 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     assert failed(temple("promote", TEMPLE, "2"), "serves already")
     listed = " ".join(temple("list", TEMPLE).stdout.split())  # wherever its lines are broken
     assert "guessing" in listed.partition("2: It is worse")[2]
+    assert re.search(r"Serving since .* UTC \(\w+\): 2-\w+\. Promoted by hand\.", listed)
+    assert failed(temple("list", "nosuch"), "There is no temple nosuch")
     (weights,) = (temple.folder / "home" / "store").glob(f"models/**/{versions[0]['version']}/model.weights.h5")
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
@@ -137,8 +140,12 @@ def test_a_model_is_trained_contested_promoted_and_rolled_back(temple, monkeypat
     assert f"Prediction of {TEMPLE}" in noted
     changed.write_bytes(content)
     assert versions[0]["version"] in temple("rollback", TEMPLE).stdout
+    changed.write_bytes(content[:-1])
+    assert "has changed" in temple("list", TEMPLE).stderr, "the champion is damaged now"
+    changed.write_bytes(content)
     assert failed(temple("rollback", TEMPLE), "no earlier champion")
-    for shown in (temple("list", COLUMNS="80"), temple("list", TEMPLE, COLUMNS="80")):
+    monkeypatch.setattr(common.out, "width", 80)
+    for shown in (temple("list"), temple("list", TEMPLE)):
         assert versions[0]["version"] in shown.stdout
         assert "…" not in shown.stdout
         assert max(map(len, shown.stdout.splitlines())) <= 80

@@ -375,6 +375,11 @@ def test_a_model_of_the_older_system_is_taken_over_and_contested(site, trained_s
     files = (json.dumps(legacy_architecture).encode(), path.read_bytes(), info)
     first = import_model(site.engine, site.store, "hall", files, ModelSettings(), site.logs)
     assert (first.serves, first.version.origin) == (True, "imported")
+    assert "Unknown scenes that it takes for left, right are not noticed" in first.version.verdict
+    for wrong in ("../x", "Anomalies"):
+        named = json.dumps({"class_labels": ["left", wrong]}).encode()
+        with pytest.raises(TempleNameError):
+            import_model(site.engine, site.store, "hall", (*files[:2], named), ModelSettings(), site.logs)
     assert load_classifier(site.engine, site.store, "hall").info.labels == ("left", "right")
     (site.folder / "store" / first.version.files["scenes.npz"]["object_key"]).write_bytes(b"changed")
     repaired = import_model(site.engine, site.store, "hall", files, ModelSettings(), site.logs)
