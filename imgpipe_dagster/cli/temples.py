@@ -140,8 +140,9 @@ def temple_list(
         return
     _print_versions([_describe_version(version, serving) for version in found], as_json)
     if serving is not None and not as_json:
-        told = f"Serving since {serving.promoted_at:%Y-%m-%d %H:%M} UTC ({serving.promoted_by}): {serving.version}. "
-        out.print(told + serving.why, markup=False)
+        told = f"Serving since {serving.promoted_at:%Y-%m-%d %H:%M} UTC ({serving.promoted_by}): {serving.version}."
+        first = any(version.verdict == serving.why for version in found)
+        out.print(told if first else f"{told} {serving.why}", markup=False)
     if damage is not None:
         err.print(damage, style="red", markup=False, soft_wrap=True)
 
