@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from imgpipe_dagster.cli.common import EXIT_SOME_FAILED, AsJson, app, err, fail, open_catalogue, out, read_settings
+from imgpipe_dagster.cli.progress import lines_without_terminal
 from imgpipe_dagster.cli.runs import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _follow(settings: "Settings", instance: "dg.DagsterInstance", backfill_id: s
         return
     columns = (TextColumn("batches"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=err) as bar:
+        with Progress(*columns, console=err) as bar, lines_without_terminal(bar):
             task = bar.add_task("", total=batches)
             while True:
                 now = backfill_progress(instance, backfill_id, batches)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from imgpipe_dagster.catalogue.tables import BOTTLE_STATUS
 from imgpipe_dagster.cli.common import err, fail, open_catalogue, out, read_settings
+from imgpipe_dagster.cli.progress import lines_without_terminal
 from imgpipe_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _tell_data(data: "LabelledFolder") -> None:
 def _epoch_bar(config: "TrainingConfig") -> Iterator[Callable[[int, float], None]]:
     """A bar of the passes; call what it gives after each."""
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, TimeRemainingColumn(), console=err) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=err) as progress, lines_without_terminal(progress):
         task = progress.add_task("", total=config.epochs)
         yield lambda epoch, top1: progress.update(task, completed=epoch, description=f"right on validation: {top1:.3f}")
 

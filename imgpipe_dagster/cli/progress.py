@@ -1,7 +1,11 @@
-"""Progress bars for the command line: of a run's stages, fed by what they log about every item, and of files."""
+"""Progress bars for the command line: of a run's stages, fed by what they log about every item, and of files.
+
+Where no terminal shows bars, as under cron, long work writes a line every now and then.
+"""
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from imgpipe_dagster.runner import JobOutcome
 
 PROGRESS_LOG = "imgpipe_dagster.progress"
+LINE_EVERY_S = 15.0
 
 
 class _Bars(logging.Handler):
@@ -39,6 +44,29 @@ class _Bars(logging.Handler):
 
 
 @contextmanager
+def lines_without_terminal(bar: Progress, every_s: float = LINE_EVERY_S) -> Iterator[None]:
+    """While the block runs, write where no terminal shows the bar how far what is under way has come."""
+    ended = threading.Event()
+    teller = threading.Thread(target=_tell, args=(bar, ended, every_s), daemon=True)
+    if not bar.console.is_terminal:
+        teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if teller.ident is not None:
+            teller.join()
+
+
+def _tell(bar: Progress, ended: threading.Event, every_s: float) -> None:
+    while not ended.wait(every_s):
+        for task in bar.tasks:
+            if 0 < task.completed and not task.finished:
+                what = task.description or "done"
+                bar.console.print(f"{what}: {task.completed:.0f} of {task.total or 0:.0f}", markup=False)
+
+
+@contextmanager
 def stage_bars(console: Console) -> Iterator[Callable[["JobOutcome"], None]]:
     """Show bars while the block runs; call what it gives as each job on a batch ends."""
     progress = Progress(
@@ -58,7 +86,7 @@ def stage_bars(console: Console) -> Iterator[Callable[["JobOutcome"], None]]:
         console.print(f"batch {outcome.key}: {work}, {verdict}")
 
     try:
-        with progress:
+        with lines_without_terminal(progress), progress:
             yield on_job
     finally:
         source.removeHandler(bars)
@@ -115,7 +143,8 @@ def _shown(bar: Progress) -> Iterator[None]:
     if bar.console.is_terminal:
         bar.start()
     try:
-        yield
+        with lines_without_terminal(bar):
+            yield
     finally:
         moved = any(task.completed for task in bar.tasks)
         bar.live.transient = not moved

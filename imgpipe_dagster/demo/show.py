@@ -13,7 +13,7 @@ from imgpipe_dagster.catalogue.images import count_stages, summarize_batches
 from imgpipe_dagster.catalogue.imports import ImportRow, import_rows
 from imgpipe_dagster.catalogue.schema import upgrade
 from imgpipe_dagster.catalogue.tables import DetectedImage, Detection, ValidatedImage
-from imgpipe_dagster.cli.progress import stage_bars
+from imgpipe_dagster.cli.progress import lines_without_terminal, stage_bars
 from imgpipe_dagster.demo.alarm import clear_alarm, print_mails, raise_alarm
 from imgpipe_dagster.demo.cdn import DemoCdn
 from imgpipe_dagster.demo.home import DemoBusyError, demo_home, enter_demo, locked, start_afresh
@@ -46,7 +46,7 @@ def _run(count: int, settings: Settings, out: Console, err: Console) -> int:
     engine = connect(settings.catalogue_url)
     upgrade(engine)
     folder = settings.home / "images" / str(count)  # the files of one count have other names than those of another
-    with Progress(console=err) as progress:
+    with Progress(console=err) as progress, lines_without_terminal(progress):
         products, halls = list(product_files()), list(hall_files())
         task = progress.add_task("rendering images", total=count + len(products) + len(halls))
         files = write_demo_images(folder, count, lambda _file: progress.advance(task))

@@ -23,6 +23,7 @@ from imgpipe_dagster.catalogue.tables import (
     ValidatedImage,
 )
 from imgpipe_dagster.catalogue.temple_models import champions, get_version
+from imgpipe_dagster.cli.progress import lines_without_terminal
 from imgpipe_dagster.demo.cdn import DemoCdn
 from imgpipe_dagster.demo.halls import HALLS, Door, render_hall
 from imgpipe_dagster.settings import Settings
@@ -82,7 +83,11 @@ def train_temples(settings: Settings, engine: Engine, err: Console) -> None:
 
     resources = build_resources(settings)
     store, trainer = resources["image_store"].store, resources["temple_trainer"]
-    with Progress(console=err) as progress, resources["image_validator"].open() as validator:
+    with (
+        Progress(console=err) as progress,
+        lines_without_terminal(progress),
+        resources["image_validator"].open() as validator,
+    ):
         for temple in HALLS:
             task = progress.add_task(f"training {temple}", total=trainer.epochs)
             for split in TempleSplit:

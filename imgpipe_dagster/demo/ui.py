@@ -18,6 +18,7 @@ from sqlalchemy.engine import Engine
 
 from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.schema import upgrade
+from imgpipe_dagster.cli.progress import lines_without_terminal
 from imgpipe_dagster.demo.cdn import DemoCdn, iter_new_rows
 from imgpipe_dagster.demo.home import DemoBusyError, demo_home, enter_demo, locked
 from imgpipe_dagster.demo.images import DemoFile, write_demo_images, write_files
@@ -73,7 +74,7 @@ def _serve(settings: Settings, ports: Ports, count: int, interval_s: float) -> i
     upgrade(engine)
     folder = settings.home / "images" / str(count)  # the files of one count have other names than those of another
     products = list(product_files())
-    with Progress(console=out) as progress:
+    with Progress(console=out) as progress, lines_without_terminal(progress):
         task = progress.add_task("rendering images", total=count + len(products))
         files = write_demo_images(folder, count, lambda _file: progress.advance(task))
         write_files(folder, products, lambda _file: progress.advance(task))
