@@ -107,7 +107,14 @@ def resume_backfill(backfill_id: str) -> str:
         BackfillError: there is nothing left to do, or Dagster did not take it.
     """
     parameters = f"parentRunId: {json.dumps(backfill_id)}, strategy: FROM_FAILURE"
-    return _launched(f"mutation {{ it: reexecutePartitionBackfill(reexecutionParams: {{{parameters}}}) {_LAUNCHED} }}")
+    try:
+        return _launched(
+            f"mutation {{ it: reexecutePartitionBackfill(reexecutionParams: {{{parameters}}}) {_LAUNCHED} }}"
+        )
+    except BackfillError as error:
+        if "no missing materializations" in str(error):
+            raise BackfillError(f"Backfill {backfill_id} has left nothing undone.") from error
+        raise
 
 
 def backfill_size(backfill_id: str) -> int:
@@ -137,9 +144,9 @@ def has_ended(instance: dg.DagsterInstance, backfill_id: str) -> bool:
     return backfill.status.value in _OVER
 
 
-def is_backfill_under_way(instance: dg.DagsterInstance) -> bool:
-    """Whether any backfill goes on, whoever started it."""
-    return any(backfill.status.value not in _OVER for backfill in instance.get_backfills())
+def backfills_under_way(instance: dg.DagsterInstance) -> set[str]:
+    """Ids of the backfills that go on, whoever started them."""
+    return {found.backfill_id for found in instance.get_backfills() if found.status.value not in _OVER}
 
 
 def backfill_progress(instance: dg.DagsterInstance, backfill_id: str, batches: int) -> BackfillProgress:

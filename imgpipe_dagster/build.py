@@ -65,9 +65,10 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
         settings: This installation's settings.
         resource_overrides: Resources to use instead of those that the settings describe, by name.
     """
-    freshness = dg.FreshnessPolicy.time_window(
-        fail_window=dt.timedelta(minutes=settings.freshness_minutes),
-        warn_window=dt.timedelta(minutes=settings.freshness_warn_minutes),
+    fail, warn = settings.freshness_minutes, settings.effective_freshness_warn_minutes
+    freshness = dg.FreshnessPolicy.time_window(  # Dagster takes no window of less than a minute
+        fail_window=dt.timedelta(minutes=max(fail, 1)),
+        warn_window=dt.timedelta(minutes=warn) if 1 <= warn < fail else None,
     )
     assets = dg.map_asset_specs(
         lambda spec: (

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Engine
 from imgpipe_dagster.catalogue.batches import waiting_images
 from imgpipe_dagster.catalogue.imports import ImportReport
 from imgpipe_dagster.settings import Settings
-from imgpipe_dagster.sources.base import add_reports
+from imgpipe_dagster.sources.base import SourceError, add_reports
 from imgpipe_dagster.sources.kafka import KafkaConfig, KafkaSource, security_options
 from imgpipe_dagster.sources.messages import SOURCE as KAFKA_SOURCE
 from imgpipe_dagster.sources.sql import SOURCE as SQL_SOURCE
@@ -23,11 +23,13 @@ class PollReport:
         sources: What became of the rows of each configured source, by its name.
         told: Answers that the SQL source was told.
         waiting: Images that wait to be processed now.
+        problem: Why the Kafka source could not be read, where the SQL source was.
     """
 
     sources: dict[str, ImportReport] = field(default_factory=dict)
     told: int = 0
     waiting: int = 0
+    problem: str | None = None
 
     @property
     def inserted(self) -> int:
@@ -57,10 +59,15 @@ def poll_sources(settings: Settings, engine: Engine, *, anew: bool = False) -> P
                 report, finished, anew = add_reports(report, taken.report), taken.finished, False
             reports[SQL_SOURCE] = report
             told = source.write_back()
+    problem = None
     if (kafka := kafka_config(settings)) is not None:
-        taken = KafkaSource(kafka, engine).drain()
-        reports[KAFKA_SOURCE] = taken.report
-    return PollReport(reports, told, waiting_images(engine))
+        try:
+            reports[KAFKA_SOURCE] = KafkaSource(kafka, engine).drain().report
+        except SourceError as error:
+            if not reports:
+                raise
+            problem = str(error)
+    return PollReport(reports, told, waiting_images(engine), problem)
 
 
 def sql_source_config(settings: Settings) -> SqlSourceConfig | None:

@@ -6,14 +6,14 @@ What may go is decided in ``catalogue/retention.py``, ``catalogue/forgetting.py`
 import contextlib
 import datetime as dt
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
 from sqlalchemy.engine import Engine
 
-from imgpipe_dagster.backfills import is_backfill_under_way
+from imgpipe_dagster.backfills import BACKFILL_TAG, backfills_under_way
 from imgpipe_dagster.catalogue import idempotency
 from imgpipe_dagster.catalogue.forgetting import Traces, forget_image
 from imgpipe_dagster.catalogue.references import IMAGE_KEYS, references, stream_keys
@@ -140,7 +140,7 @@ def _prune_older(
     for keys in _pages(engine, age_s):
         report.rows += remove_superseded(engine, thinned_batches(engine, keys), dry_run=dry_run)
         report.batches += len(remove_empty_batches(engine, keys, dry_run=dry_run))
-        in_use = known if is_backfill_under_way(instance) else _partitions_in_work(instance)
+        in_use = known if backfills_under_way(instance) else _partitions_in_work(instance)
         for key in known.intersection(keys) - in_use:
             report.partitions += 1
             if not dry_run:
@@ -149,6 +149,7 @@ def _prune_older(
     report.runs = _remove_runs(
         instance,
         dg.RunsFilter(statuses=list(FINISHED_RUNS), created_before=before, updated_before=before),
+        spared=backfills_under_way(instance),  # how far they are is counted by their runs
         dry_run=dry_run,
     )
     report.alerts = remove_old_alerts(engine, age_s, dry_run=dry_run)
@@ -200,16 +201,18 @@ def _partitions_in_work(instance: dg.DagsterInstance) -> set[str]:
     return {run.tags[PARTITION_TAG] for run in instance.get_runs(live) if PARTITION_TAG in run.tags}
 
 
-def _remove_runs(instance: dg.DagsterInstance, which: dg.RunsFilter, *, dry_run: bool) -> int:
-    """Delete runs with their event logs and what they have printed; how many."""
-    if dry_run:
-        return instance.get_runs_count(which)
-    total = 0
-    while runs := instance.get_runs(which, limit=_RUNS):
-        for run in runs:
-            instance.delete_run(run.run_id)
-            _remove_files(instance, run.run_id)
-        total += len(runs)
+def _remove_runs(
+    instance: dg.DagsterInstance, which: dg.RunsFilter, *, spared: Set[str] = frozenset(), dry_run: bool
+) -> int:
+    """Delete runs with their event logs and what they have printed, but for those of spared backfills; how many."""
+    total, cursor = 0, None
+    while runs := instance.get_runs(which, cursor=cursor, limit=_RUNS):
+        cursor = runs[-1].run_id
+        going = [run.run_id for run in runs if run.tags.get(BACKFILL_TAG) not in spared]
+        for run_id in going if not dry_run else ():
+            instance.delete_run(run_id)
+            _remove_files(instance, run_id)
+        total += len(going)
     return total
 
 

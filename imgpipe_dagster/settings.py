@@ -352,9 +352,12 @@ class Settings(BaseSettings):
     )
 
     # Freshness
-    freshness_warn_minutes: float = Field(default=30, gt=0, description="Predictions older than this warn in the UI.")
     freshness_minutes: float = Field(default=60, gt=0, description="Predictions older than this are stale.")
-
+    freshness_warn_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Predictions older than this warn in the UI. Default: half of what makes them stale.",
+    )
     freshness_only_waiting: bool = Field(
         default=False,
         description="Old predictions are stale only while images wait: for feeds that may be silent.",
@@ -549,6 +552,17 @@ class Settings(BaseSettings):
         if self.oidc_issuer and not self.oidc_audience:
             raise ValueError("oidc_issuer needs oidc_audience: without it, a token for any other service would do")
         return self
+
+    @model_validator(mode="after")
+    def _warnings_come_first(self) -> Self:
+        if self.freshness_warn_minutes is not None and self.freshness_warn_minutes >= self.freshness_minutes:
+            raise ValueError("freshness_warn_minutes must be less than freshness_minutes: a warning comes before")
+        return self
+
+    @property
+    def effective_freshness_warn_minutes(self) -> float:
+        """``freshness_warn_minutes``, or half of ``freshness_minutes``."""
+        return self.freshness_warn_minutes or self.freshness_minutes / 2
 
     @property
     def catalogue_url(self) -> URL:

@@ -12,7 +12,8 @@ from imgpipe_dagster.settings import DEMO_BOTTLE_WEIGHTS, DEMO_WEIGHTS, Settings
 _HEAD = """# Settings
 
 Environment variables, or lines of `.env` in the working directory (`.env.example` is a start). Lists are written as
-JSON. `imgpipe doctor` says whether the settings work. This page is made from the class `Settings`:
+JSON. `imgpipe doctor` says whether catalogue, store,
+mail and models can be used with the settings. This page is made from the class `Settings`:
 `python -m imgpipe_dagster.settings_page > docs/settings.md`.
 
 | variable | default | meaning |

@@ -117,7 +117,10 @@ class SmtpMailer:
             return refused.recipients
 
     def _trust(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self.ca_file)
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise MailError(f"The certificates of ?ca={self.ca_file} cannot be read: {_short(error)}") from error
 
 
 @dataclass(frozen=True)

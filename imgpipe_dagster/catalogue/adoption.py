@@ -166,7 +166,16 @@ def _pages(engine: Engine, table: AdoptedTable, key: str) -> Iterator[list[dict[
 def _fit(name: str, row: dict[str, Any], seen: set[str]) -> dict[str, Any]:
     """An older row as one of this schema; ``seen`` are the source keys that are given out."""
     columns = Base.metadata.tables[name].columns
-    fitted = {column: _value(columns[column], value) for column, value in row.items()}
+    fitted = {}
+    for column, value in row.items():
+        try:
+            fitted[column] = _value(columns[column], value)
+        except ValueError as error:
+            key = ", ".join(f"{column.name} {row.get(column.name)}" for column in columns if column.primary_key)
+            raise CatalogueError(
+                f"{LEGACY}{name}, {key}: {column} cannot be read ({error}). Correct it there and call "
+                "`imgpipe db adopt` again: it goes on where it was, and nothing is lost."
+            ) from error
     for (table, column), known in _KNOWN.items():
         if table == name and column in fitted and fitted[column] not in known:
             fitted[column] = "pending"  # another word, or none: it is decided anew
@@ -186,7 +195,7 @@ def _value(column: sa.Column[Any], value: object) -> object:
         case sa.JSON() if isinstance(value, str | bytes):
             return json.loads(value)
         case sa.DateTime() if isinstance(value, str):
-            value = dt.datetime.fromisoformat(value)
+            value = None if value.startswith("0000-00-00") else dt.datetime.fromisoformat(value)  # MySQL's "no time"
     if value is None and not column.nullable:
         match column.type:
             case sa.DateTime():

@@ -86,7 +86,7 @@ def transact(
         except DBAPIError as error:
             if not is_transient(error) or time.monotonic() >= deadline:
                 raise
-            log.warning("The catalogue is busy or away (%s); trying again.", describe_error(error))
+            log.warning("The database is busy or away (%s); trying again.", describe_error(error))
         time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
         pause = min(pause * 2, 2.0)
 

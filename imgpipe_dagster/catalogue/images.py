@@ -56,7 +56,7 @@ def count_by_reason(engine: Engine) -> dict[str, int]:
         .order_by(sa.desc("images"), ProductImage.reason)
     )
     with engine.connect() as connection:
-        return {str(reason): count for reason, count in connection.execute(query)}
+        return {reason or "": count for reason, count in connection.execute(query)}
 
 
 def count_batches_by_state(engine: Engine) -> dict[str, int]:

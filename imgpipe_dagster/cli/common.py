@@ -40,7 +40,7 @@ _WIDTH_OF_FILES = 240  # columns where no terminal says how many it has: nothing
 
 def _console(stream: IO[str], *, stderr: bool = False) -> Console:
     known = stream.isatty() or "COLUMNS" in os.environ
-    return Console(stderr=stderr, highlight=False, width=None if known else _WIDTH_OF_FILES)
+    return Console(stderr=stderr, highlight=False, emoji=False, width=None if known else _WIDTH_OF_FILES)
 
 
 out = _console(sys.stdout)
@@ -99,7 +99,7 @@ def reasons_table(counts: dict[str, int]) -> Table:
 
     table = Table("Failed, by reason", "", "", box=None)
     for code, count in counts.items():
-        table.add_row(code, str(count), Reason(code).advice if code in list(Reason) else "")
+        table.add_row(code or "no reason is known", str(count), Reason(code).advice if code in list(Reason) else "")
     return table
 
 

@@ -83,6 +83,7 @@ def status(as_json: AsJson = False) -> None:
         count_by_status,
         last_prediction_age_s,
     )
+    from imgpipe_dagster.catalogue.tables import QcStatus
 
     with open_catalogue(current=True) as engine:
         longest = longest_wait_s(engine)
@@ -103,8 +104,9 @@ def status(as_json: AsJson = False) -> None:
     out.print(counts_table("Images", found["images"]))
     if found["batches"]:
         out.print(counts_table("Batches", found["batches"]))
-    if found["review"]:
-        out.print(counts_table("Enhanced pictures, by review", found["review"]))
+    reviewed = {name: count for name, count in found["review"].items() if name != QcStatus.PENDING}
+    if reviewed:
+        out.print(counts_table("Enhanced pictures, by review", reviewed))
     if found["failed_by_reason"]:
         out.print(reasons_table(found["failed_by_reason"]))
     out.print("No image waits." if longest is None else f"The oldest has waited for {human_duration(longest)}.")

@@ -4,11 +4,14 @@ import json
 import signal
 import threading
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgpipe_dagster.cli.common import AsJson, app, err, fail, open_catalogue, out, read_settings
+from imgpipe_dagster.cli.common import EXIT_SOME_FAILED, AsJson, app, err, fail, open_catalogue, out, read_settings
+
+if TYPE_CHECKING:
+    from imgpipe_dagster.polling import PollReport
 
 kafka = typer.Typer(help="The Kafka source.", no_args_is_help=True)
 
@@ -50,6 +53,8 @@ def poll(
 ) -> None:
     """Take over new rows of every configured source now, and tell the SQL source the answers.
 
+    Exit status: 0 all well, 3 some rows were refused, 1 a source could not be read.
+
     Example: `imgpipe poll --json`
     """
     from imgpipe_dagster.polling import poll_sources
@@ -64,7 +69,15 @@ def poll(
         }
         found = {"taken_over": report.inserted, "waiting": report.waiting, "told": report.told, "sources": sources}
         typer.echo(json.dumps(found))
-        return
+    else:
+        _print_poll(report)
+    if report.problem is not None:
+        fail(report.problem)
+    if any(rows.rejected for rows in report.sources.values()):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _print_poll(report: "PollReport") -> None:
     for name, rows in report.sources.items():
         out.print(f"{name}: {rows.inserted} rows taken over, {rows.known} known, {rows.rejected} refused.")
         for bad in rows.bad:

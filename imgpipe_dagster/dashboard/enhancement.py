@@ -30,6 +30,7 @@ from imgpipe_dagster.imaging.profiles import PROFILES
 from imgpipe_dagster.store.base import StoreError
 
 NO_PROFILE = "none"
+_TOLD = "enhancement_told"
 _STEPS = {"light": 0.1, "denoise": 0.1, "sharpen": 0.1, "margin": 0.01}
 
 
@@ -41,8 +42,13 @@ def show(who: Person) -> None:
     image_id = _chosen()
     if image_id is None:
         return
+    if (told := st.session_state.pop(_TOLD, None)) is not None:
+        st.success(told)
     found = image_details(engine(), image_id)
-    if found is None or found.enhanced is None:
+    if found is None:
+        st.info(f"There is no image {image_id}.")
+        return
+    if found.enhanced is None:
         st.info(f"Image {image_id} was not enhanced: only images that have a SKU are, after their answer.")
         return
     _before_after(found)
@@ -113,7 +119,8 @@ def _settings(found: ImageDetails, sku_id: str, who: Person) -> None:
             st.success(f"Saved: {plain(kept.settings, 1000)}. The next enhancement of its pictures uses them.")
         else:
             removed = remove_settings(engine(), SettingsScope.SKU, sku_id)
-            st.success("Its own settings are gone." if removed else "It had no settings of its own.")
+            st.session_state[_TOLD] = "Its own settings are gone." if removed else "It had no settings of its own."
+            st.rerun()  # the form shows what counts now
     except (UnknownProductError, ValueError) as error:
         st.error(str(error))
 

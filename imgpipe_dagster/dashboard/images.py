@@ -140,7 +140,8 @@ def _times(days: Any) -> tuple[dt.datetime | None, dt.datetime | None]:  # noqa:
     if not chosen:
         return None, None
     begin = dt.datetime.combine(chosen[0], dt.time())
-    return begin, dt.datetime.combine(chosen[-1], dt.time()) + dt.timedelta(days=1)
+    last = min(chosen[-1], dt.date.max - dt.timedelta(days=1))
+    return begin, dt.datetime.combine(last, dt.time()) + dt.timedelta(days=1)
 
 
 def _grid(rows: tuple[Mapping[Any, Any], ...]) -> None:

@@ -76,14 +76,12 @@ def _now(found: Settings) -> None:
     fresh.metric("Since the last prediction", age(pulse.last_prediction_s))
     fresh.badge(verdict, color=colour)
     waits.metric("Images that wait", f"{waiting:,}" + ("+" if waiting == WAITING_AT_MOST else ""))
-    oldest.metric(
-        "The oldest has waited", age(pulse.unanswered_s) if pulse.unanswered_s is not None else "nothing waits"
-    )
+    oldest.metric("Longest without an answer", age(pulse.unanswered_s) if pulse.unanswered_s is not None else "none is")
 
 
 def freshness(pulse: Pulse, found: Settings) -> tuple[Any, str]:
     """The colour and the words for the age of the newest answer, by the same policy as the alerts and Dagster's UI."""
-    limit_s, warn_s = found.freshness_minutes * 60, found.freshness_warn_minutes * 60
+    limit_s, warn_s = found.freshness_minutes * 60, found.effective_freshness_warn_minutes * 60
     judged = judge_freshness(
         pulse.last_prediction_s, pulse.unanswered_s, window_s=limit_s, only_waiting=found.freshness_only_waiting
     )

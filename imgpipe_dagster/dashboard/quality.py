@@ -12,6 +12,9 @@ from imgpipe_dagster.dashboard.words import plain, spoken
 
 def show_quality(found: ImageDetails) -> None:
     """Show the scores of an image, or say why it has none."""
+    if not found.quality and found.enhanced is not None:
+        st.write("Its scores are not known yet: its batch is being enhanced.")
+        return
     if not found.quality:
         st.write("It was not enhanced: only images that have a SKU are, after their answer.")
         return

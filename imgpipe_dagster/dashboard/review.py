@@ -115,8 +115,7 @@ def show(who: Person) -> None:
 def _desk(who: Person) -> Desk:
     desk = st.session_state.get(_DESK)
     if desk is None or desk.reviewer != who.name:
-        if desk is not None:
-            _leave(desk)
+        # What the former name has claimed is left to it, as another window may show it: it is free when its time is up.
         desk = st.session_state[_DESK] = Desk(who.name)
     if desk.current is None:
         advance(desk)
@@ -163,12 +162,6 @@ def _keep_claim(desk: Desk) -> None:
             "That picture was decided on meanwhile, by somebody else or in another window of yours: here is another."
         )
         advance(desk)
-
-
-def _leave(desk: Desk) -> None:
-    for item in (desk.current, *desk.ahead):
-        if item is not None:
-            release_review(engine(), item.image_id, reviewer=desk.reviewer)
 
 
 def _progress(desk: Desk) -> None:
@@ -408,7 +401,7 @@ def _picture(item: ReviewItem) -> None:
 
 def _facts(item: ReviewItem) -> None:
     after = "none" if item.score is None else f"{item.score:.0f}"
-    change = None if item.score is None or item.score_before is None else f"{item.score - item.score_before:+.0f}"
+    change = None if item.score is None or item.score_before is None else f"{round(item.score - item.score_before):+d}"
     st.metric("Score", after, change)
     facts = {
         "product group": item.product_group_id,

@@ -19,7 +19,7 @@ from imgpipe_dagster.catalogue.temple_images import (
     pictures_of,
     temple_ids,
 )
-from imgpipe_dagster.catalogue.temple_models import Version, champion, versions
+from imgpipe_dagster.catalogue.temple_models import Champion, Version, champion, versions
 from imgpipe_dagster.dashboard.charts import line_chart
 from imgpipe_dagster.dashboard.paging import pager, trail
 from imgpipe_dagster.dashboard.people import Person, require
@@ -31,13 +31,14 @@ from imgpipe_dagster.models.temple_training import Stage
 from imgpipe_dagster.temples.pictures import AddReport, LabelledFile, add_files
 from imgpipe_dagster.temples.registry import doubt_about_version
 
-NO_CATEGORY = "no category"
+NO_CATEGORY = "No category (Anomaly)"
 ANY_CATEGORY = "every category"
 NEW_CATEGORY = "a new category …"
 PER_PAGE = 12
 _COLUMNS = 4
 _TRAIL = "temple_trail"
 _CORRECTED = "temple_corrected"
+_ADDED, _ADDINGS = "temple_added", "temple_additions"
 _CURVES = {"accuracy": "training", "val_accuracy": "validation"}
 _LOOK_EVERY_S = 5
 _STAGES = {
@@ -56,6 +57,8 @@ def show(who: Person) -> None:
     if not require(Scope.READ, who):
         return
     known = temple_ids(engine())
+    if (added := st.session_state.pop(_ADDED, None)) is not None:
+        _tell(added)
     if not known:
         st.info(
             "There is no temple yet. Add labelled pictures below, or with "
@@ -82,7 +85,7 @@ def show(who: Person) -> None:
     counts = count_pictures(engine(), temple_id).get(temple_id)
     known_categories = sorted({category for of_split in (counts or {}).values() for category in of_split})
     _versions(made, known_categories, who)
-    _training(temple_id, who)
+    _training(temple_id, made, serving, who)
     _pictures(temple_id, counts, known_categories, who)
     _add(temple_id, who)
 
@@ -213,7 +216,9 @@ def _labels(
 def _correct(picture: TemplePicture, key: str, known: Sequence[str], who: Person) -> None:
     """What people said of a picture: another known category, or on purpose one that is new."""
     choices = [*sorted({*known, picture.category}), NEW_CATEGORY]
-    chosen = st.selectbox("People said", choices, index=choices.index(picture.category), key=key)
+    chosen = st.selectbox(
+        "People said", choices, index=choices.index(picture.category), key=f"{key}_{picture.category}"
+    )
     if chosen == NEW_CATEGORY:
         chosen = st.text_input("New category", key=f"{key}_new", max_chars=100).strip()
     if not chosen or chosen == picture.category:
@@ -232,14 +237,14 @@ def _correct(picture: TemplePicture, key: str, known: Sequence[str], who: Person
         st.rerun()  # what stands above counts it as what it was
 
 
-def _training(temple_id: str, who: Person) -> None:
+def _training(temple_id: str, made: Sequence[Version], serving: Champion | None, who: Person) -> None:
     st.header("Training")
     job = last_training(engine(), temple_id)
     if job is not None and job.is_open:
         _watch(temple_id)
         return
     if job is not None:
-        _outcome(job)
+        _outcome(job, made, serving)
     st.write("A training begins within seconds where Dagster's daemon runs. Its model serves if it is no worse.")
     if st.button("Ask for a training", icon=":material/model_training:") and require(Scope.TRAIN, who):
         create_training_job(engine(), temple_id, forceful=True, by=who.name)
@@ -262,18 +267,25 @@ def _watch(temple_id: str) -> None:
         st.progress(len(done) / len(Stage), text=f"A training, {asked}: {last}.")
 
 
-def _outcome(job: Job) -> None:
+def _outcome(job: Job, made: Sequence[Version], serving: Champion | None) -> None:
     """What came of the training that was asked for last."""
     if job.status is ImageStatus.FAILED:
         why = plain(job.error or "nobody knows why", 500)
         st.error(f"The training asked for {utc(job.created_at)} made no model: {why}", icon=":material/error:")
     else:
         st.write(f"The training asked for {utc(job.created_at)} is done since {utc(job.completed_at)}.")
+        newest = max(made, key=lambda version: version.number, default=None)
+        if newest is not None and job.started_at is not None and newest.created_at >= job.started_at:
+            serves = serving is not None and serving.version == newest.version
+            st.write(
+                f"Version {newest.number} {'serves' if serves else 'does not serve'}: {plain(newest.verdict, 500)}"
+            )
 
 
 def _add(temple_id: str | None, who: Person) -> None:
     st.header("Add labelled pictures")
-    with st.form("temple_add", clear_on_submit=True):
+    turn = st.session_state.get(_ADDINGS, 0)  # what was added is cleared, what was refused stays
+    with st.form(f"temple_add_{turn}"):
         name = st.text_input("Name of the temple", max_chars=100) if temple_id is None else temple_id
         left, right = st.columns(2)
         category = left.text_input("Category", max_chars=100)
@@ -281,6 +293,9 @@ def _add(temple_id: str | None, who: Person) -> None:
         files = st.file_uploader("Pictures", ["jpg", "jpeg", "png", "webp", "bmp", "tif"], accept_multiple_files=True)
         asked = st.form_submit_button("Add", icon=":material/add_photo_alternate:")
     if not asked or not require(Scope.WRITE, who):
+        return
+    if not files:
+        st.warning("Choose pictures first.", icon=":material/info:")
         return
     try:
         labelled = [LabelledFile(file.name, check_category(category), file.getvalue) for file in files]
@@ -291,7 +306,8 @@ def _add(temple_id: str | None, who: Person) -> None:
     except TempleNameError as error:
         st.error(str(error))
         return
-    _tell(report)
+    st.session_state[_ADDED], st.session_state[_ADDINGS] = report, turn + 1
+    st.rerun()  # what stands above does not know of them
 
 
 def _tell(report: AddReport) -> None:

@@ -155,8 +155,8 @@ class EnhancementConfig:
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that differ where a setting does."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """Twelve hexadecimal digits that differ where a setting does; 500 and 500.0 are the same setting."""
+        text = json.dumps(_plain_numbers(asdict(self)), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -170,6 +170,19 @@ class EnhancementConfig:
         if self.profile == CUSTOM:
             return self.custom_rules
         return PROFILES[self.profile] if self.profile else None
+
+
+def _plain_numbers(value: Any) -> Any:  # noqa: ANN401 - values as of JSON
+    """Whole numbers as integers: JSON and Dagster's configuration give one or the other."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _plain_numbers(part) for name, part in value.items()}
+        case list() | tuple():
+            return [_plain_numbers(part) for part in value]
+        case _:
+            return value
 
 
 RANGES: dict[str, tuple[float, float]] = {

@@ -168,7 +168,7 @@ class FolderSource:
             if age_s is None:
                 return FileReport(path, Outcome.GONE)
             outcome = Outcome.FRESH if 0 <= age_s < self._config.patience_s else Outcome.REJECTED
-            return FileReport(path, outcome, reason=error.reason, detail=str(error))
+            return FileReport(path, outcome, reason=error.reason, detail=error.detail)
 
     def _store_all(self, threads: ThreadPoolExecutor, frames: dict[str, tuple[Path, bytes]]) -> dict[str, str]:
         """Put images into the store under their numbers and announce them: the key of each digest."""

@@ -102,6 +102,13 @@ def test_every_asset_has_a_description_kinds_an_owner_and_its_partitions(defs):
         assert spec.partitions_def.name == ("temples" if spec.group_name == "temple_models" else "image_batches")
 
 
+def test_any_freshness_limit_leaves_definitions_that_load(tmp_path):
+    for minutes in (0.5, 1, 1.5, 30, 600):
+        assert build_defs(Settings(home=tmp_path, freshness_minutes=minutes))
+    with pytest.raises(ValueError, match="freshness_warn_minutes must be less than freshness_minutes"):
+        Settings(home=tmp_path, freshness_minutes=30, freshness_warn_minutes=30)
+
+
 def test_freshness_is_watched_on_predictions(tmp_path):
     defs = build_defs(Settings(home=tmp_path, freshness_minutes=60, freshness_warn_minutes=30))
     policies = {

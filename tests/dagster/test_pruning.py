@@ -146,11 +146,15 @@ def test_no_partition_goes_that_a_run_or_a_backfill_works_on(answered):
     pipeline.instance.add_backfill(backfill)
     assert prune_now(pipeline, SOON).partitions == 0
     assert listed() == {old, new}
+    of_backfill = dg.DagsterRun(job_name="j", status=dg.DagsterRunStatus.SUCCESS, tags={"dagster/backfill": "b"})
+    pipeline.instance.add_run(of_backfill)
+    assert prune_now(pipeline, SOON).runs == 0, "how far the backfill is, is counted by its runs"
     pipeline.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
     tags = {"dagster/partition": old}
     pipeline.instance.add_run(dg.DagsterRun(job_name="j", status=dg.DagsterRunStatus.STARTED, tags=tags))
     assert prune_now(pipeline, SOON).partitions == 1
     assert listed() == {old}
+    assert pipeline.instance.get_run_by_id(of_backfill.run_id) is None
 
 
 def test_where_everything_is_kept_addresses_are_forgotten_all_the_same(answered):

@@ -109,6 +109,22 @@ def test_adopting_again_goes_on_and_imports_know_what_was_adopted(older):
     assert read(older, ProductImage.id)[-1][0] > 9
 
 
+def test_a_value_that_cannot_be_read_is_named_and_once_corrected_adoption_goes_on(older):
+    with older.begin() as connection:
+        if older.dialect.name != "sqlite":
+            connection.exec_driver_sql("SET SESSION sql_mode = 'ALLOW_INVALID_DATES'")
+        connection.exec_driver_sql("UPDATE product_images SET created_at = '0000-00-00 00:00:00' WHERE id = 5")
+        connection.exec_driver_sql("UPDATE product_images SET created_at = '2024-02-30' WHERE id = 9")
+    with pytest.raises(
+        CatalogueError, match=r"legacy_product_images, id 9: created_at cannot be read.*Correct it there"
+    ):
+        adopt(older)
+    with older.begin() as connection:
+        connection.exec_driver_sql("UPDATE legacy_product_images SET created_at = '2024-02-28' WHERE id = 9")
+    adopt(older)
+    assert [row[0] for row in read(older, ProductImage.id)] == [5, 6, 9], "MySQL's zero time is no time"
+
+
 def test_what_is_no_older_database_is_refused(engine):
     with pytest.raises(CatalogueError, match="no table of an older system"):
         plan_adoption(engine)

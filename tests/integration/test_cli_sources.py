@@ -43,7 +43,9 @@ def test_a_poll_takes_over_rows_of_another_table_and_says_how_many_wait(imgpipe,
     }
     first = json.loads(imgpipe("poll", "--json", **source).stdout)
     assert (first["taken_over"], first["waiting"], first["sources"]["sql"]["rejected"]) == (2, 2, 1)
-    second = imgpipe("poll", "--all", **source).stdout
+    again = imgpipe("poll", "--all", **source)
+    assert again.returncode == 3, "a row was refused"
+    second = again.stdout
     assert "sql: 0 rows taken over, 2 known, 1 refused." in second
     assert "2 images wait" in second
     wrong = imgpipe("poll", **{**source, "IMGPIPE_SQL_SOURCE_QUERY": "SELECT id, file FROM shelf"})

@@ -298,6 +298,7 @@ def test_a_selection_of_images_stands_in_the_address_and_nonsense_there_is_ignor
     assert page.query_params == {"status": "failed", "confidence": "0.0-0.9", "newest": "no"}
     again = sound(show("images", status="failed", confidence="0.0-0.9", newest="no"))
     assert [e.value for e in again.caption] == [e.value for e in page.caption] != everything
+    sound(show("images", days="2026-11-29,9999-12-31"))
     wrong = {"status": "<b>", "confidence": "7-x", "days": "1,2,3", "newest": "perhaps", "id": "3"}
     page = sound(show("images", **wrong))
     assert [e.value for e in page.caption] == everything
@@ -584,13 +585,13 @@ def test_a_temple_shows_its_champion_its_versions_and_its_mistakes(images):
     assert "the first model" in told
     assert "right 0\\.91" in told
     frames = str([frame.value.to_dict() for frame in page.dataframe])
-    assert "no category" in frames
+    assert "No category (Anomaly)" in frames
 
 
 def test_a_wrong_label_of_a_test_picture_is_corrected_and_is_still_for_no_training(images):
     page = sound(show("temples"))
-    assert page.selectbox(key="mistake_1").options == ["left", "right", NEW_CATEGORY]
-    sound(page.selectbox(key="mistake_1").set_value("right").run())
+    assert page.selectbox(key="mistake_1_left").options == ["left", "right", NEW_CATEGORY]
+    sound(page.selectbox(key="mistake_1_left").set_value("right").run())
     sound(page.button(key="mistake_1_save").click().run())
     assert rows(images, sa.select(TempleImage.split, TempleImage.category).where(TempleImage.id == 1)) == [
         ("test", "right")
@@ -600,7 +601,7 @@ def test_a_wrong_label_of_a_test_picture_is_corrected_and_is_still_for_no_traini
     ]
     assert "people had said left" in words(sound(page.run()))
     assert "Correct the label" not in [button.label for button in page.button], "it is corrected"
-    sound(page.selectbox(key="mistake_1").set_value(NEW_CATEGORY).run())
+    sound(page.selectbox(key="mistake_1_right").set_value(NEW_CATEGORY).run())
     sound(page.text_input(key="mistake_1_new").set_value("../x").run())
     sound(page.button(key="mistake_1_save").click().run())
     assert "path" in page.error[0].value
@@ -612,9 +613,12 @@ def test_labels_of_training_pictures_are_looked_through_and_corrected(images):
     page.session_state["temple_look"] = True
     sound(page.run())
     sound(page.selectbox(key="temple_category").set_value("left").run())
-    assert [box.key for box in page.selectbox if box.label == "People said"][1:3] == ["picture_14", "picture_13"]
+    assert [box.key for box in page.selectbox if box.label == "People said"][1:3] == [
+        "picture_14_left",
+        "picture_13_left",
+    ]
     sound(next(button for button in page.button if button.label == "Next").click().run())
-    sound(page.selectbox(key="picture_2").set_value(NEW_CATEGORY).run())
+    sound(page.selectbox(key="picture_2_left").set_value(NEW_CATEGORY).run())
     assert not [button for button in page.button if button.key == "picture_2_save"], "it has no name yet"
     before = category_counts(page)
     sound(page.text_input(key="picture_2_new").set_value("middle").run())

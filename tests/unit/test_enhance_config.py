@@ -62,6 +62,12 @@ def test_the_fingerprint_differs_where_a_setting_does():
     assert len(EnhancementConfig().fingerprint) == 12
 
 
+def test_whole_numbers_are_the_same_setting_however_they_are_written():
+    """Dagster's configuration gives 500 where settings give 500.0: neither makes the other's pictures old."""
+    assert EnhancementConfig(target_kb=500.0).fingerprint == EnhancementConfig(target_kb=500).fingerprint
+    assert EnhancementConfig(target_kb=500.5).fingerprint != EnhancementConfig(target_kb=500).fingerprint
+
+
 def test_a_mode_takes_the_place_of_steps_that_were_set_before():
     group = EnhancementConfig().overridden({"steps": ["background"]})
     assert group.overridden({"background": "#EEEEEE"}).steps == (Step.BACKGROUND,)

@@ -42,6 +42,8 @@ async def _poll(request: Request) -> Polled:
         report: PollReport = await services.polling.run(poll_sources, services.settings, services.engine)
     except SourceError as error:
         raise Refusal(Code.UNAVAILABLE, str(error), retry_after_s=30) from error
+    if report.problem is not None:
+        raise Refusal(Code.UNAVAILABLE, report.problem, retry_after_s=30)
     return Polled(
         taken_over=report.inserted,
         waiting=report.waiting,
