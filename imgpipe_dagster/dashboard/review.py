@@ -115,7 +115,8 @@ def show(who: Person) -> None:
 def _desk(who: Person) -> Desk:
     desk = st.session_state.get(_DESK)
     if desk is None or desk.reviewer != who.name:
-        # What the former name has claimed is left to it, as another window may show it: it is free when its time is up.
+        if desk is not None:
+            _leave(desk)
         desk = st.session_state[_DESK] = Desk(who.name)
     if desk.current is None:
         advance(desk)
@@ -162,6 +163,12 @@ def _keep_claim(desk: Desk) -> None:
             "That picture was decided on meanwhile, by somebody else or in another window of yours: here is another."
         )
         advance(desk)
+
+
+def _leave(desk: Desk) -> None:
+    for item in (desk.current, *desk.ahead):
+        if item is not None:
+            release_review(engine(), item.image_id, reviewer=desk.reviewer)
 
 
 def _progress(desk: Desk) -> None:
