@@ -45,7 +45,7 @@ def _chart(frame: pd.DataFrame, mark: dict[str, Any], x: dict[str, Any], y: dict
                 "type": "nominal",
                 "title": None,
                 "scale": {"domain": columns, "range": _COLOURS[: len(columns)]},
-                "legend": {"orient": "bottom"},
+                "legend": {"orient": "top", "offset": 8, "padding": 0},  # else the theme leaves a third of the height
             },
         },
     }
