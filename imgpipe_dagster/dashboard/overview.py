@@ -76,7 +76,9 @@ def _now(found: Settings) -> None:
     fresh.metric("Since the last prediction", age(pulse.last_prediction_s))
     fresh.badge(verdict, color=colour)
     waits.metric("Images that wait", f"{waiting:,}" + ("+" if waiting == WAITING_AT_MOST else ""))
-    oldest.metric("Longest without an answer", age(pulse.unanswered_s) if pulse.unanswered_s is not None else "none is")
+    oldest.metric(
+        "Longest without an answer", age(pulse.unanswered_s) if pulse.unanswered_s is not None else "all have one"
+    )
 
 
 def freshness(pulse: Pulse, found: Settings) -> tuple[Any, str]:

@@ -167,7 +167,7 @@ class Pipeline:
         for part in (*self.daemons, self.code_server):
             os.kill(part.process.pid, signal.SIGTERM)
         for part in (*self.daemons, self.code_server):
-            part.process.wait(timeout=60)
+            part.process.wait(timeout=180)
 
     def kill_what_is_left(self) -> None:
         for process in self.processes():
