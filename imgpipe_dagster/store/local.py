@@ -199,9 +199,10 @@ def _renew(path: Path, size: int) -> bool:
         if not path.is_file() or path.stat().st_size != size:
             return False
         os.utime(path)
+        # The system finds the file first and sets its time then: it may have been taken aside, as old, in between.
+        return path.stat().st_size == size
     except FileNotFoundError:  # deleted meanwhile
         return False
-    return True
 
 
 def _info(key: str, path: Path) -> ObjectInfo:

@@ -77,6 +77,24 @@ def test_putting_an_immutable_object_again_makes_it_count_as_new(store, monkeypa
     assert store.get("images/aa/1.jpg") == b"first"
 
 
+def test_what_is_deleted_by_age_in_the_middle_of_being_renewed_is_written_again(tmp_path, monkeypatch):
+    """The system looks a path up and then sets the time of the file that it has found, wherever that is by then."""
+    store = LocalStore(tmp_path)
+    store.put("images/aa/1.jpg", b"first", immutable=True)
+    old = datetime.now(UTC) - timedelta(hours=1)
+    os.utime(tmp_path / "images/aa/1.jpg", (old.timestamp(), old.timestamp()))
+    utime = os.utime
+
+    def delete_in_between(path):
+        with path.open("rb") as found:
+            assert store.delete_if_older("images/aa/1.jpg", old + timedelta(minutes=1))
+            utime(found.fileno())
+
+    monkeypatch.setattr(os, "utime", delete_in_between)
+    store.put("images/aa/1.jpg", b"first", immutable=True)
+    assert store.get("images/aa/1.jpg") == b"first"
+
+
 def test_what_is_put_again_while_it_is_deleted_by_age_is_there_afterwards(tmp_path):
     store = LocalStore(tmp_path)
     for _ in range(300):
