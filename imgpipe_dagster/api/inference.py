@@ -82,8 +82,7 @@ def at_once(settings: Settings) -> int:
         (settings.detector_weights, settings.detector_device, settings.detector_precision),
     )
     able = any(device != "cpu" and can_serve_on_cuda(weights, precision) for weights, device, precision in models)
-    # While the streams are at work, one picture more is decoded: a fifth more answers, measured on two cores.
-    return _BATCH if able and cuda_may_be_here() else STREAMS + 1
+    return _BATCH if able and cuda_may_be_here() else STREAMS
 
 
 class LoadedOnce(Generic[M]):

@@ -112,7 +112,7 @@ async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> 
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         gate = await _open_gate(settings, engine, threads, stack)
         stack.enter_context(one_thread_a_picture())
-        decoders = min(at_once(settings), max(STREAMS + 1, processors()))
+        decoders = min(at_once(settings), max(STREAMS, processors()))
         validator = stack.enter_context(Validator(validation_limits(settings), workers=decoders))
         pools = {
             "enhance": WorkPool("enhance", threads=processors(), queue_limit=_ENHANCEMENTS_WAITING),
