@@ -207,12 +207,14 @@ def _remove_runs(
     """Delete runs with their event logs and what they have printed, but for those of spared backfills; how many."""
     total, cursor = 0, None
     while runs := instance.get_runs(which, cursor=cursor, limit=_RUNS):
-        cursor = runs[-1].run_id
-        going = [run.run_id for run in runs if run.tags.get(BACKFILL_TAG) not in spared]
-        for run_id in going if not dry_run else ():
-            instance.delete_run(run_id)
-            _remove_files(instance, run_id)
-        total += len(going)
+        for run in runs:
+            stays = run.tags.get(BACKFILL_TAG) in spared
+            if stays or dry_run:
+                cursor = run.run_id  # Dagster finds nothing behind a run that is gone
+            else:
+                instance.delete_run(run.run_id)
+                _remove_files(instance, run.run_id)
+            total += not stays
     return total
 
 

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
+from imgpipe_dagster import pruning
 from imgpipe_dagster.build import build_resources
 from imgpipe_dagster.catalogue.request_log import NewRequest, note_requests
 from imgpipe_dagster.catalogue.tables import BATCH_TABLES, ImageBatch, ProductImage
@@ -171,3 +172,17 @@ def test_where_everything_is_kept_addresses_are_forgotten_all_the_same(answered)
 def test_keeping_nothing_is_refused():
     with pytest.raises(ValueError, match="everything"):
         Age(days=0)
+
+
+@pytest.mark.parametrize("spared", [set(), {"b"}])
+def test_runs_go_page_by_page_around_those_that_stay(tmp_path, monkeypatch, spared):
+    monkeypatch.setattr(pruning, "_RUNS", 2)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        for number in range(9):
+            tags = {"dagster/backfill": "b"} if number in (3, 4, 8) else {}
+            instance.add_run(dg.DagsterRun(job_name="j", status=dg.DagsterRunStatus.SUCCESS, tags=tags))
+        gone = 9 - 3 * len(spared)
+        assert pruning._remove_runs(instance, dg.RunsFilter(), spared=spared, dry_run=True) == gone
+        assert instance.get_runs_count() == 9
+        assert pruning._remove_runs(instance, dg.RunsFilter(), spared=spared, dry_run=False) == gone
+        assert instance.get_runs_count() == 9 - gone
