@@ -383,12 +383,17 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=0.5, help="seconds that a reviewer looks at each")
     parser.add_argument("--databases", nargs="+", choices=["sqlite", "mariadb"], default=["sqlite", "mariadb"])
     options = parser.parse_args()
+    if len(options.databases) > 1:  # a process each: Streamlit keeps what its pages have opened until it ends
+        given = [f"--{name}={getattr(options, name)}" for name in ("images", "rounds", "items", "pace")]
+        for kind in options.databases:
+            subprocess.run([sys.executable, __file__, *given, f"--databases={kind}"], check=True)
+        return
+    (kind,) = options.databases
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, median of {options.rounds} rounds")
-    for kind in options.databases:
-        with contextlib.ExitStack() as stack:
-            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dashboard-")))
-            url = stack.enter_context(mariadb("plans")) if kind == "mariadb" else f"sqlite:///{home}/catalogue.db"
-            measure(kind, url, home, options)
+    with contextlib.ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dashboard-")))
+        url = stack.enter_context(mariadb("plans")) if kind == "mariadb" else f"sqlite:///{home}/catalogue.db"
+        measure(kind, url, home, options)
 
 
 if __name__ == "__main__":
