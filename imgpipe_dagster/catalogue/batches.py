@@ -22,6 +22,7 @@ BACKLOG_BATCHES = 20
 _CHUNK = 1000  # ids in one statement
 # Whoever comes first, sensor or command, may start the run of such a batch.
 _NOBODY_AT_WORK = {"claimed_by": Claimant.SENSOR, "heartbeat_at": dt.datetime(1970, 1, 1)}  # noqa: DTZ001 - UTC
+INTERRUPTED = "It was interrupted; its images wait again."
 _LOOK_FOR_S = 5.0  # a sensor's tick has another tick after it: it need not wait out an outage
 
 
@@ -234,9 +235,7 @@ def release_batch(engine: Engine, batch: Batch) -> bool:
             again = _still(batch).values(attempt=batch.attempt + 1, **_NOBODY_AT_WORK, updated_at=utc_now())
             return bool(connection.execute(again).rowcount)
         closed = connection.execute(
-            _still(batch).values(
-                state=BatchState.FAILED, reason="It was interrupted; its images wait again.", updated_at=utc_now()
-            )
+            _still(batch).values(state=BatchState.FAILED, reason=INTERRUPTED, updated_at=utc_now())
         ).rowcount
         if closed:
             connection.execute(

@@ -33,7 +33,7 @@ class CatalogueError(RuntimeError):
 
 
 class CatalogueFileGoneError(sqlite3.OperationalError):
-    """The file of a SQLite catalogue was there, and is no longer."""
+    """The file of a SQLite database that should be there is not."""
 
 
 def connect(url: URL, *, own: bool = True) -> Engine:
@@ -41,7 +41,8 @@ def connect(url: URL, *, own: bool = True) -> Engine:
 
     Args:
         url: Where it is.
-        own: False for a database of somebody else, whose kind of journal is left as it is.
+        own: False for a database of somebody else, or one that is only looked at: it keeps its kind of journal, and a
+            file that is not there is not made.
 
     Raises:
         CatalogueError: if the URL names neither SQLite nor MySQL/MariaDB.
@@ -141,27 +142,27 @@ def _connect_sqlite(url: URL, *, own: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     if url.database and url.database != ":memory:" and "uri" not in url.query:
-        _follow_file(engine, Path(url.database).absolute())
+        _follow_file(engine, Path(url.database).absolute(), may_create=own)
     return engine
 
 
-def _follow_file(engine: Engine, path: Path) -> None:
+def _follow_file(engine: Engine, path: Path, *, may_create: bool) -> None:
     """Let connections go that hold a file which is no longer the one at ``path``: what they write would be lost.
 
-    The first connection may create the file. Where it is missing later, that is an error: a new and empty one in its
-    place would hide the loss.
+    The first connection may create the file, with ``may_create``. Where it is missing later, that is an error: a new
+    and empty one in its place would hide the loss.
     """
-    was_there = False
+    must_exist = not may_create
 
     @event.listens_for(engine, "do_connect")
     def _refuse_new_file(*_arguments: object) -> None:
-        if was_there and not path.exists():
-            raise CatalogueFileGoneError(f"the file {path} is gone")
+        if must_exist and not path.exists():
+            raise CatalogueFileGoneError(f"there is no file {path}")
 
     @event.listens_for(engine, "connect")
     def _note_file(_dbapi_connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
-        nonlocal was_there
-        was_there = True
+        nonlocal must_exist
+        must_exist = True
         record.info["file"] = _identity(path)
 
     @event.listens_for(engine, "checkout")

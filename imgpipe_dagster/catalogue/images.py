@@ -7,9 +7,11 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from imgpipe_dagster.catalogue.batches import INTERRUPTED
 from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import (
     BOTTLE_STATUS,
+    BatchState,
     Classification,
     DetectedImage,
     Detection,
@@ -60,10 +62,17 @@ def count_by_reason(engine: Engine) -> dict[str, int]:
 
 
 def count_batches_by_state(engine: Engine) -> dict[str, int]:
-    """How many batches are in each state."""
+    """How many batches are in each state; of the failed, those that were only interrupted apart."""
     query = sa.select(ImageBatch.state, sa.func.count()).group_by(ImageBatch.state)
+    interrupted = sa.select(sa.func.count()).where(
+        ImageBatch.state == BatchState.FAILED, ImageBatch.reason == INTERRUPTED
+    )
     with engine.connect() as connection:
-        return {state: count for state, count in connection.execute(query)}
+        counts = {state: count for state, count in connection.execute(query)}
+        if counts.get(BatchState.FAILED):
+            counts["interrupted"] = connection.scalar(interrupted) or 0
+            counts[BatchState.FAILED] -= counts["interrupted"]
+    return {state: count for state, count in counts.items() if count}
 
 
 def count_by_qc_status(engine: Engine) -> dict[str, int]:

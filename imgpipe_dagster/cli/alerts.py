@@ -68,10 +68,13 @@ def alerts_test() -> None:
 
     Example: `imgpipe alerts test`
     """
-    from imgpipe_dagster.catalogue.alerts import write_alert
+    from imgpipe_dagster.catalogue.alerts import muted_kinds, write_alert
     from imgpipe_dagster.catalogue.engine import transact
 
     with open_catalogue(current=True) as engine:
+        with engine.connect() as connection:
+            if AlertKind.TEST in muted_kinds(connection):
+                fail("Test alerts are muted, and no mail would be sent: imgpipe alerts mute test --for 0")
         transact(
             engine,
             lambda connection: write_alert(
@@ -135,7 +138,7 @@ def _deliver() -> "DeliveryReport":
 
 
 def _report(report: "DeliveryReport") -> None:
-    out.print(f"{report.sent} mails sent.")
+    out.print(f"{report.sent} mail{'' if report.sent == 1 else 's'} sent.")
     for problem in report.problems:
         err.print(problem, style="red", soft_wrap=True, markup=False)
     if report.failed or (report.problems and not report.sent):

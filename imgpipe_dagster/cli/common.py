@@ -73,12 +73,12 @@ def read_settings() -> Settings:
 
 
 @contextmanager
-def open_catalogue(*, current: bool = False) -> Iterator["Engine"]:
-    """The catalogue; with ``current``, only if its schema is up to date."""
+def open_catalogue(*, current: bool = False, own: bool = True) -> Iterator["Engine"]:
+    """The catalogue; with ``current``, only if its schema is up to date; without ``own``, only to look at it."""
     from imgpipe_dagster.catalogue.schema import require_current
 
     settings = read_settings()
-    engine = connect(settings.catalogue_url)
+    engine = connect(settings.catalogue_url, own=own)
     try:
         if current:
             require_current(engine)

@@ -61,7 +61,7 @@ def db_adopt(
     """
     from imgpipe_dagster.catalogue.adoption import adopt, plan_adoption
 
-    with open_catalogue() as engine:
+    with open_catalogue(own=not dry_run) as engine:
         tables = plan_adoption(engine) if dry_run else adopt(engine)
     if as_json:
         typer.echo(json.dumps([asdict(table) for table in tables]))

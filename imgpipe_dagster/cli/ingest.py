@@ -60,9 +60,18 @@ def ingest(
     if folder in aside:
         raise typer.BadParameter("Done and rejected files need folders of their own.")
 
+    outside: set[Path] = set()
+
     def counts(path: Path) -> bool:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        return not hidden and not any(path.is_relative_to(place) for place in aside)
+        if hidden or any(path.is_relative_to(place) for place in aside):
+            return False
+        if path.resolve().is_relative_to(folder):
+            return True
+        if path not in outside:
+            outside.add(path)
+            err.print(f"{printable(path)}: passed over, it leads out of the folder", markup=False, soft_wrap=True)
+        return False
 
     def scan() -> list[Path]:
         return [path for path in files_below(folder) if counts(path)]

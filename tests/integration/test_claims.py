@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 
 from imgpipe_dagster.catalogue import batches, schema
 from imgpipe_dagster.catalogue.engine import connect, transact
-from imgpipe_dagster.catalogue.images import images_of_batch
+from imgpipe_dagster.catalogue.images import count_batches_by_state, images_of_batch
 from imgpipe_dagster.catalogue.pulse import describe_backlog, take_pulse
 from imgpipe_dagster.catalogue.tables import Alert, BatchState, Claimant, ImageBatch, ProductImage
 from imgpipe_dagster.catalogue.types import utc_in
@@ -185,6 +185,7 @@ def test_an_interrupted_batch_gives_its_images_back(engine):
     batch = batches.claim_batch(engine, NOW, Claimant.CLI)
     assert batches.release_batch(engine, batch)
     assert statuses(engine) == {"pending": 2}
+    assert count_batches_by_state(engine) == {"interrupted": 1}, "nothing has failed"
     assert batches.claim_batch(engine, NOW, Claimant.CLI).key != batch.key
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -229,3 +230,24 @@ def test_a_key_is_shown_once_and_its_name_is_used_once(imgpipe):
     listed = imgpipe("keys", "list", "--json").stdout
     assert [(key["name"], key["active"]) for key in json.loads(listed)] == [("shop", False)]
     assert made["key"] not in listed
+
+
+def test_muted_test_alerts_are_told_instead_of_written(imgpipe):
+    assert imgpipe("db", "upgrade").returncode == 0
+    assert imgpipe("alerts", "mute", "test").returncode == 0
+    told = imgpipe("alerts", "test")
+    assert (told.returncode, "imgpipe alerts mute test --for 0" in told.stderr) == (1, True)
+    assert "No alerts." in imgpipe("alerts", "list").stdout
+
+
+def test_a_dry_adoption_leaves_the_file_as_it_is_and_makes_none(imgpipe, tmp_path):
+    older = tmp_path / "older.db"
+    with sqlite3.connect(older) as database:
+        database.execute("CREATE TABLE options (id INTEGER PRIMARY KEY, option_group TEXT, option_key TEXT)")
+        database.execute("CREATE TABLE image_predictions (id INTEGER PRIMARY KEY, image TEXT)")
+    before = older.read_bytes()
+    imgpipe("db", "adopt", "--dry-run", IMGPIPE_DATABASE_URL=f"sqlite:///{older}")
+    assert older.read_bytes() == before
+    missing = imgpipe("db", "adopt", "--dry-run", IMGPIPE_DATABASE_URL=f"sqlite:///{tmp_path}/missing.db")
+    assert missing.returncode == 1
+    assert not (tmp_path / "missing.db").exists()

@@ -274,16 +274,19 @@ def test_the_command_ingests_a_folder_and_tells_what_it_could_not_use(command, f
     (folder / "a.jpg").write_bytes(picture(1, 300, 200))
     (folder / "page.jpg").write_bytes(b"<!doctype html>")
     (folder / ".hidden.jpg").write_bytes(picture(2))
+    (tmp_path / "secret.jpg").write_bytes(picture(3))
+    (folder / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     arguments = ("ingest", folder, "--max-side", "100", "--moved-to", folder / "done", "--temple", "T1", "--json")
     process = command(*arguments)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
+    assert "link.jpg: passed over, it leads out of the folder" in err
     found = json.loads(out)
     assert (found["new"], found["known"], found["rejected"]) == (1, 0, 1)
     assert (Path(found["bad"][0]["file"]).name, found["bad"][0]["reason"]) == ("page.jpg", "not_an_image")
     stored = LocalStore(tmp_path / ".imgpipe" / "store").get("images/frame_000001.jpg")
     assert decode_bgr(stored).shape == (67, 100, 3)
-    assert sorted(path.name for path in folder.iterdir()) == [".hidden.jpg", "done", "page.jpg"]
+    assert sorted(path.name for path in folder.iterdir()) == [".hidden.jpg", "done", "link.jpg", "page.jpg"]
     again, _ = command(*arguments).communicate(timeout=120)
     assert (json.loads(again)["new"], json.loads(again)["rejected"]) == (0, 1), "done files are left out"
 

@@ -111,6 +111,7 @@ def source(request, empty_engine, tmp_path):
     engine = catalogue = empty_engine
     kind = catalogue.dialect.name
     if request.param == "apart":
+        (tmp_path / "foreign.db").touch()
         url = make_url(f"sqlite:///{tmp_path}/foreign.db")
         if kind == "mysql":
             url = catalogue.url.set(database=f"{catalogue.url.database}_foreign")
@@ -412,7 +413,18 @@ def test_a_source_that_is_away_is_a_clear_error_without_its_password(tmp_path):
     catalogue.dispose()
 
 
+def test_a_foreign_sqlite_file_that_is_not_there_is_told_and_not_made(tmp_path):
+    catalogue = connect(make_url(f"sqlite:///{tmp_path}/catalogue.db"))
+    schema.upgrade(catalogue)
+    config = SqlSourceConfig(ALL, make_url(f"sqlite:///{tmp_path}/shop.db"))
+    with open_sql_source(config, catalogue) as source, pytest.raises(SourceError, match=r"there is no file .*shop\.db"):
+        source.take()
+    assert not (tmp_path / "shop.db").exists()
+    catalogue.dispose()
+
+
 def test_a_foreign_sqlite_file_keeps_its_kind_of_journal(tmp_path):
+    (tmp_path / "foreign.db").touch()
     engine = connect(make_url(f"sqlite:///{tmp_path}/foreign.db"), own=False)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE t (id INTEGER)")
