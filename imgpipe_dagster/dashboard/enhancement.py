@@ -116,7 +116,8 @@ def _settings(found: ImageDetails, sku_id: str, who: Person) -> None:
             _preview(found, now.overridden(put))
         elif save:
             kept = change_settings(engine(), SettingsScope.SKU, sku_id, put=put)
-            st.success(f"Saved: {plain(kept.settings, 1000)}. The next enhancement of its pictures uses them.")
+            own = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in kept.settings.items())
+            st.success(f"Saved. Its own settings: {plain(own, 1000) or 'none'}. The next enhancement uses them.")
         else:
             removed = remove_settings(engine(), SettingsScope.SKU, sku_id)
             st.session_state[_TOLD] = "Its own settings are gone." if removed else "It had no settings of its own."

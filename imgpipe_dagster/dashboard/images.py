@@ -25,6 +25,7 @@ ANY = "any"
 _TRAIL = "images_trail"
 _EVERYTHING = (0.0, 1.0)
 _SELECTION = "images_selection"
+_WHOLE = "The whole of it, as it is written in the catalogue: capitals count."
 
 
 def _ends(text: str) -> tuple[float, float]:
@@ -115,8 +116,8 @@ def _filter() -> tuple[ImageFilter, bool]:
         class_name = third.text_input("Class of an object", key="images_class", placeholder="bottle", max_chars=100)
         ends = fourth.slider("Its confidence", 0.0, 1.0, step=0.05, key="images_confidence")
         first, second, third, fourth = st.columns(4)
-        sku_id = first.text_input("SKU", key="images_sku", max_chars=100)
-        temple_id = second.text_input("Temple", key="images_temple", max_chars=100)
+        sku_id = first.text_input("SKU", key="images_sku", max_chars=100, help=_WHOLE)
+        temple_id = second.text_input("Temple", key="images_temple", max_chars=100, help=_WHOLE)
         days = third.date_input("Came in (UTC)", key="images_days", help="One day, or the first and the last.")
         newest_first = fourth.toggle("Newest first", key="images_newest")
     _tell_address()

@@ -94,7 +94,7 @@ def _versions(made: Sequence[Version], known: Sequence[str], who: Person) -> Non
     if not made:
         return
     st.header("Versions")
-    figures = ("accuracy", "false_alarm_rate", "unknown_flagged_rate")
+    figures = {"accuracy": "accuracy", "false_alarm_rate": "false alarms", "unknown_flagged_rate": "unknown flagged"}
     rows = [
         {
             "number": version.number,
@@ -103,7 +103,7 @@ def _versions(made: Sequence[Version], known: Sequence[str], who: Person) -> Non
             "origin": str(version.origin),
             "pictures": version.train_images,
             "test pictures": version.test_images,
-            **{name.replace("_", " "): _percent(version.metrics.get(name)) for name in figures},
+            **{label: _percent(version.metrics.get(name)) for name, label in figures.items()},
         }
         for version in made
     ]

@@ -67,7 +67,6 @@ def show(who: Person) -> None:
     st.write("Nothing of it is kept.")
     data = _picture()
     if data is None:
-        st.info("Choose a picture on this machine, or enter the address of one.", icon=":material/upload:")
         return
     digest = hashlib.sha256(data).hexdigest()
     tried = st.session_state.get("tried")
@@ -86,7 +85,10 @@ def _picture() -> bytes | None:
     url = right.text_input("Or its address", key="try_url", placeholder="https://…", max_chars=2048).strip()
     if upload is not None:
         return upload.getvalue()
-    return _fetched(url) if url else None
+    if url:
+        return _fetched(url)
+    st.info("Choose a picture on this machine, or enter the address of one.", icon=":material/upload:")
+    return None
 
 
 def _fetched(url: str) -> bytes | None:
