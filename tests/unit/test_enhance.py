@@ -1,6 +1,7 @@
 """Whole enhancements of rendered products: what comes out, why, and with which verdict."""
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -206,10 +207,65 @@ def test_the_frame_around_a_picture_without_a_product_is_not_scored():
     assert black.after.score < 5
 
 
-def test_an_icc_profile_is_applied():
-    swapped = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+# Colourants (X, Y, Z of red, green and blue) adapted to D50, as the published profiles have them.
+SRGB = np.array([[0.43607, 0.22249, 0.01392], [0.38515, 0.71687, 0.09708], [0.14307, 0.06061, 0.71410]])
+ADOBE_RGB = np.array([[0.60974, 0.31111, 0.01947], [0.20528, 0.62567, 0.06087], [0.14919, 0.06322, 0.74457]])
+DISPLAY_P3 = np.array([[0.51512, 0.24120, -0.00105], [0.29198, 0.69225, 0.04189], [0.15710, 0.06657, 0.78407]])
+ADOBE_GAMMA = 563 / 256
+
+
+def srgb_to_linear(part: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1."""
+    return np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(part: np.ndarray) -> np.ndarray:
+    return np.where(part <= 0.0031308, part * 12.92, 1.055 * np.maximum(part, 0) ** (1 / 2.4) - 0.055)
+
+
+def rgb_profile(colourants: np.ndarray, curve: np.ndarray) -> bytes:
+    """A display profile of three colourants and one tone curve of 16 bits (ICC.1:2001-04, 6.3.2.2)."""
+
+    def xyz(values) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    tone = b"curv\0\0\0\0" + struct.pack(">I", len(curve)) + np.round(curve).astype(">u2").tobytes()
+    name = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78)
+    tags = {b"desc": name, b"cprt": b"text\0\0\0\0none\0", b"wtpt": xyz([0.9642, 1.0, 0.8249])}
+    tags |= {b"rXYZ": xyz(colourants[0]), b"gXYZ": xyz(colourants[1]), b"bXYZ": xyz(colourants[2])}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), tone)
+    table, data = struct.pack(">I", len(tags)), b""
+    for tag, value in tags.items():
+        table += tag + struct.pack(">II", 132 + 12 * len(tags) + len(data), len(value))
+        data += value + bytes(-len(value) % 4)
+    head = struct.pack(">I4xI", 132 + 12 * len(tags) + len(data), 0x02200000) + b"mntrRGB XYZ " + bytes(12) + b"acsp"
+    head += bytes(28) + struct.pack(">iii", *(round(part * 65536) for part in (0.9642, 1.0, 0.8249)))
+    return head.ljust(128, b"\0") + table + data
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    ("colourants", "curve", "to_linear"),
+    [
+        (ADOBE_RGB, np.array([563]), lambda part: part**ADOBE_GAMMA),  # one value is a gamma, in 256ths
+        (DISPLAY_P3, 65535 * srgb_to_linear(np.linspace(0, 1, 1024)), srgb_to_linear),
+    ],
+    ids=["Adobe RGB", "Display P3"],
+)
+@pytest.mark.parametrize("colour", [(200, 100, 50), (60, 160, 90), (128, 128, 128), (0, 255, 0)])
+def test_colours_of_a_wider_space_are_those_of_srgb_afterwards(kind, colourants, curve, to_linear, colour):
+    linear = to_linear(np.array(colour) / 255) @ colourants @ np.linalg.inv(SRGB)
+    wanted = 255 * linear_to_srgb(np.clip(linear, 0, 1))
+    lossless = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}, "PNG": {}}[kind]
+    data = file_of(Image.new("RGB", (64, 64), colour), kind, icc_profile=rgb_profile(colourants, curve), **lossless)
+    made = enhance(data, EnhancementConfig(mode=Mode.OPTIMIZE)).image
+    assert made[32, 32, ::-1] == pytest.approx(wanted, abs=3)
+
+
+def test_a_profile_that_is_not_for_rgb_is_passed_over():
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     red = Image.new("RGB", (64, 64), (200, 40, 40))
-    unchanged = enhance(file_of(red, "PNG", icc_profile=swapped), EnhancementConfig(mode=Mode.OPTIMIZE)).image
+    unchanged = enhance(file_of(red, "PNG", icc_profile=lab), EnhancementConfig(mode=Mode.OPTIMIZE)).image
     assert unchanged[0, 0].tolist() == [40, 40, 200]
 
 
