@@ -52,8 +52,12 @@ def correct_light(image: np.ndarray, mask: np.ndarray, strength: float = 1.0) ->
     gain = curve / np.maximum(np.arange(256), 1)
     gains = cv2.LUT(grey, gain.astype(np.float32))
     # A channel that would clip takes the whole pixel with it, so that bright colours keep their hue.
-    gains = np.minimum(gains, np.maximum(255 / np.maximum(balanced.max(-1), 1), 1)).astype(np.float32)
-    return (balanced * gains[..., None]).clip(0, 255).round().astype(np.uint8)
+    headroom = 255 / np.maximum(np.arange(256), 1)
+    gains = np.minimum(gains, cv2.LUT(balanced.max(-1), headroom.astype(np.float32)))
+    lit = np.empty_like(balanced)
+    for channel in range(3):
+        lit[..., channel] = (balanced[..., channel] * gains).clip(0, 255).round()
+    return lit
 
 
 def _thumbnail(layer: np.ndarray) -> np.ndarray:
@@ -92,7 +96,8 @@ def _balance(image: np.ndarray, mask: np.ndarray, strength: float) -> np.ndarray
     # The cast's own colour becomes the grey of its lightness: one factor per channel (von Kries).
     tint = cv2.cvtColor(cast.reshape(1, 1, 3).astype(np.float32), cv2.COLOR_LAB2BGR)[0, 0]
     factors = 1 + min(strength, 1.0) * (tint.mean() / np.maximum(tint, 1e-3) - 1)
-    return (image * factors).clip(0, 255).round().astype(np.uint8)
+    levels = (np.arange(256)[:, None] * factors).clip(0, 255).round().astype(np.uint8)
+    return np.asarray(cv2.LUT(image, levels[None]))
 
 
 def sharpen(image: np.ndarray, amount: float, scale: float = 1.0) -> np.ndarray:
@@ -115,4 +120,8 @@ def sharpen(image: np.ndarray, amount: float, scale: float = 1.0) -> np.ndarray:
     sharp = np.clip(
         grey + 1.6 * amount * detail, cv2.erode(grey, kernel) - overshoot, cv2.dilate(grey, kernel) + overshoot
     )
-    return (image + (sharp - grey)[..., None]).clip(0, 255).round().astype(np.uint8)
+    sharp -= grey
+    sharpened = np.empty_like(image)
+    for channel in range(3):
+        sharpened[..., channel] = (image[..., channel] + sharp).clip(0, 255).round()
+    return sharpened

@@ -150,10 +150,12 @@ def _is_plain(image: np.ndarray, mask: np.ndarray, config: EnhancementConfig) ->
     """Whether what is not product has the wanted colour already, but for a little noise of compression."""
     if config.background in (TRANSPARENT, KEEP):
         return config.background == KEEP
-    outside = image[cv2.dilate(mask, np.ones((9, 9), np.uint8)) == 0].astype(np.int16)
+    outside = image[cv2.dilate(mask, np.ones((9, 9), np.uint8)) == 0]
     if not outside.size:
         return False
-    return bool((np.abs(outside - np.array(background_colour(config))).max(-1) <= 2).mean() > 0.995)
+    colour = np.array(background_colour(config))
+    lowest, highest = (np.clip(colour + by, 0, 255).astype(np.uint8) for by in (-2, 2))
+    return bool(((outside >= lowest) & (outside <= highest)).all(-1).mean() > 0.995)
 
 
 def background_colour(config: EnhancementConfig) -> tuple[int, int, int]:
@@ -233,9 +235,11 @@ def _resize(layer: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _compose(image: np.ndarray, alpha: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    cover = (alpha.astype(np.float32) / 255)[..., None]
-    mixed = image * cover + np.array(colour, np.float32) * (1 - cover)
-    return mixed.round().astype(np.uint8)
+    cover = alpha.astype(np.float32) / 255
+    mixed = np.empty_like(image)
+    for channel, value in enumerate(colour):
+        mixed[..., channel] = (image[..., channel] * cover + np.float32(value) * (1 - cover)).round()
+    return mixed
 
 
 def _review_reasons(

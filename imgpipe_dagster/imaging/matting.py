@@ -5,6 +5,7 @@ import numpy as np
 
 _GUIDE_SIDE = 640
 _GUIDE_EPSILON = 1e-4
+_BAND_PIXELS = 4_000_000  # colours are found in bands of so many pixels: they take 200 bytes each
 
 
 def refine(image: np.ndarray, votes: np.ndarray) -> np.ndarray:
@@ -26,17 +27,23 @@ def refine(image: np.ndarray, votes: np.ndarray) -> np.ndarray:
     guide = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     radius = max(2, round(max(size) / 100))
     slope, offset = _guided_coefficients(guide, cv2.resize(votes, size, interpolation=cv2.INTER_AREA), radius)
-    slope = cv2.resize(slope, (width, height), interpolation=cv2.INTER_LINEAR)
-    offset = cv2.resize(offset, (width, height), interpolation=cv2.INTER_LINEAR)
-    alpha = (slope * (image.astype(np.float32) / 255)).sum(-1) + offset
+    alpha = cv2.resize(offset, (width, height), interpolation=cv2.INTER_LINEAR)
+    for channel in range(3):  # one after the other: of a large picture, each of these layers takes hundreds of MB
+        alpha += cv2.resize(slope[..., channel], (width, height)) * (image[..., channel] / np.float32(255))
     # Stretched about one half: a veil of old background is worse than an edge that is a little hard.
-    alpha = ((alpha - 0.5) * 2 + 0.5).clip(0, 1)
-    reach = 2 * max(1, round(radius / factor)) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    np.clip((alpha - 0.5) * 2 + 0.5, 0, 1, out=alpha)
+    reach = max(1, round(radius / factor)) + 0.5
     mask = (votes > 0.5).astype(np.uint8)
-    alpha[cv2.erode(mask, kernel, borderValue=1) > 0] = 1
-    alpha[cv2.dilate(mask, kernel) == 0] = 0
+    alpha[_distance_to(0, mask) > reach] = 1
+    alpha[_distance_to(1, mask) > reach] = 0
     return (255 * alpha).round().astype(np.uint8)
+
+
+def _distance_to(value: int, mask: np.ndarray) -> np.ndarray:
+    """How far each pixel of a mask of 0 and 1 is from the nearest of that value, in pixels; infinite without one."""
+    if not (mask == value).any():
+        return np.full(mask.shape, np.inf, np.float32)
+    return cv2.distanceTransform((mask != value).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
 def _guided_coefficients(guide: np.ndarray, target: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,15 +87,30 @@ def product_colours(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         alpha: uint8, (height, width).
 
     Returns:
-        uint8 BGR of the same shape; pixels that are wholly product keep their value.
+        uint8 BGR of the same shape; pixels that are wholly product keep their value, those far from it are black.
     """
-    soft = (alpha > 0) & (alpha < 255)
-    if not soft.any():
+    if not ((alpha > 0) & (alpha < 255)).any():
         return image
+    radii = (max(3, max(alpha.shape) // 40), 5)
+    reach = sum(radii)  # no pixel looks further
+    left, begin, width, height = cv2.boundingRect(alpha)
+    columns = slice(max(left - reach, 0), left + width + reach)
+    end = min(begin + height + reach, alpha.shape[0])
+    rows = max(_BAND_PIXELS // (width + 2 * reach), 1)
+    colours = np.zeros_like(image)
+    for top in range(max(begin - reach, 0), end, rows):
+        bottom, first = min(top + rows, end), max(top - reach, 0)
+        context = slice(first, bottom + reach), columns
+        band = _product_colours(image[context], alpha[context], radii)
+        colours[top:bottom, columns] = band[top - first : bottom - first]
+    return colours
+
+
+def _product_colours(image: np.ndarray, alpha: np.ndarray, radii: tuple[int, int]) -> np.ndarray:
     cover = (alpha.astype(np.float32) / 255)[..., None]
     source = image.astype(np.float32)
     product = behind = source
-    for radius in (max(3, max(image.shape[:2]) // 40), 5):
+    for radius in radii:
         product, behind = _split_colours(source, product, behind, cover, radius)
     colours = np.where((alpha == 255)[..., None], source, product)
     return colours.clip(0, 255).round().astype(np.uint8)
@@ -99,7 +121,7 @@ def _split_colours(
 ) -> tuple[np.ndarray, np.ndarray]:
     size = (2 * radius + 1, 2 * radius + 1)
     # Nearly pure pixels count most.
-    purely, purely_behind = cover**4, (1 - cover) ** 4
+    purely, purely_behind = np.square(np.square(cover)), np.square(np.square(1 - cover))
     product = cv2.blur(product * purely, size) / (cv2.blur(purely, size)[..., None] + 1e-6)
     behind = cv2.blur(behind * purely_behind, size) / (cv2.blur(purely_behind, size)[..., None] + 1e-6)
     product = product + cover * (image - cover * product - (1 - cover) * behind)

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -367,3 +369,28 @@ def test_sharpening_does_not_overshoot_into_halos():
     assert sharp.max() <= 170
     steepest = [np.abs(np.diff(picture[30, :, 0].astype(int))).max() for picture in (soft, sharp)]
     assert steepest[1] > 1.1 * steepest[0]
+
+
+LARGE = """
+import resource, sys
+import cv2, numpy as np
+from imgpipe_dagster.demo.products import render_product
+from imgpipe_dagster.imaging.enhance import enhance
+from imgpipe_dagster.imaging.modes import EnhancementConfig, Mode
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+photo = render_product(5, width=1280, height=960).image
+large = cv2.resize(photo, (5600, 4200), interpolation=cv2.INTER_CUBIC)
+before = peak()
+made = enhance(large, EnhancementConfig(mode=Mode(sys.argv[1])))
+assert made.background_replaced
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("mode", [Mode.FULL, Mode.AUTO])
+def test_a_large_picture_takes_little_memory_beside_itself(mode: Mode):
+    told = subprocess.run([sys.executable, "-c", LARGE, mode.value], capture_output=True, text=True, check=True)
+    assert float(told.stdout) < 5600 * 4200 * 12 / 2**20, "beside the picture itself, in MB"
