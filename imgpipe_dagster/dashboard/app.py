@@ -25,6 +25,7 @@ def main() -> None:
             _log_in()
             return
         page = st.navigation(pages(who))
+        st.set_page_config(page_title=f"{page.title} · imgpipe")
         sidebar(found, who)
         if found.source_url:
             st.sidebar.link_button("Source code (AGPL-3.0)", found.source_url, type="tertiary", icon=":material/code:")

@@ -21,7 +21,7 @@ from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import jpeg_of, large_picture
 from imgpipe_dagster.dashboard.quality import show_quality, show_rules
 from imgpipe_dagster.dashboard.services import engine, settings, store
-from imgpipe_dagster.dashboard.words import plain
+from imgpipe_dagster.dashboard.words import plain, spoken
 from imgpipe_dagster.imaging.background import Box, MethodUnavailableError
 from imgpipe_dagster.imaging.enhance import enhance
 from imgpipe_dagster.imaging.formats import DecodeError
@@ -49,7 +49,12 @@ def show(who: Person) -> None:
         st.info(f"There is no image {image_id}.")
         return
     if found.enhanced is None:
-        st.info(f"Image {image_id} was not enhanced: only images that have a SKU are, after their answer.")
+        why = (
+            "only images that have a SKU are, after their answer."
+            if found.image["sku_id"] is None
+            else "it waits for that, or could not be had. Its own page says how it stands."
+        )
+        st.info(f"There is no enhanced picture of image {image_id}: {why}")
         return
     _before_after(found)
     show_quality(found)
@@ -64,7 +69,7 @@ def _chosen() -> int | None:
     sku_id = st.text_input("SKU", key="enhancement_sku", max_chars=100, placeholder="every SKU").strip() or None
     rows = newest_enhanced(engine(), sku_id=sku_id)
     asked_for = asked_for_image()
-    labels = {row["image_id"]: f"Image {row['image_id']}, {row['sku_id']}, {row['qc_status']}" for row in rows}
+    labels = {row["image_id"]: f"Image {row['image_id']}, {row['sku_id']}, {spoken(row['qc_status'])}" for row in rows}
     if asked_for is not None and sku_id is None:
         labels.setdefault(asked_for, f"Image {asked_for}")
     if not labels:
@@ -78,7 +83,10 @@ def _chosen() -> int | None:
         return None
     ids = list(labels)
     begin = ids.index(asked_for) if asked_for in ids else 0
-    return st.selectbox("Picture", ids, begin, format_func=lambda image_id: labels[image_id], key="enhancement_image")
+    chosen = st.selectbox("Picture", ids, begin, format_func=lambda image_id: labels[image_id], key="enhancement_image")
+    if chosen is not None and chosen != asked_for and sku_id is None:
+        st.query_params["id"] = str(chosen)  # so that a link or a reload shows the same
+    return chosen
 
 
 def _before_after(found: ImageDetails) -> None:
@@ -89,7 +97,8 @@ def _before_after(found: ImageDetails) -> None:
     try:
         pair = large_picture(store(), before), large_picture(store(), after)
     except (StoreError, DecodeError) as error:
-        st.error(f"The pictures cannot be shown: {error}", icon=":material/hide_image:")
+        st.error("A file is no longer in the store, or cannot be read.", icon=":material/hide_image:")
+        st.expander("Which").text(str(error))
         return
     compare(*pair, what=f"Image {found.image['id']}", key="enhancement_compare")
 
@@ -98,11 +107,11 @@ def _settings(found: ImageDetails, sku_id: str, who: Person) -> None:
     try:
         now = effective_config(engine(), SettingsScope.SKU, sku_id, enhancement_defaults(settings()))
     except (UnknownProductError, ValueError) as error:
-        st.error(f"The settings cannot be used: {error}")
+        st.error(f"The settings cannot be used: {plain(error, 500)}")
         return
     st.caption("What is not set here comes from the product group and from the installation.")
-    with st.form("enhancement_settings"):
-        put = _fields(now)
+    with st.form(f"enhancement_settings_{sku_id}"):
+        put = _fields(now, sku_id)
         with st.container(horizontal=True):
             preview = st.form_submit_button("Preview on this picture", icon=":material/preview:")
             save = st.form_submit_button("Save", icon=":material/save:")
@@ -123,25 +132,54 @@ def _settings(found: ImageDetails, sku_id: str, who: Person) -> None:
             st.session_state[_TOLD] = "Its own settings are gone." if removed else "It had no settings of its own."
             st.rerun()  # the form shows what counts now
     except (UnknownProductError, ValueError) as error:
-        st.error(str(error))
+        st.error(plain(error, 500))
 
 
-def _fields(now: EnhancementConfig) -> dict[str, Any]:
-    """The fields of the form; what was changed in them, by the names of ``EnhancementConfig``."""
+def _fields(now: EnhancementConfig, sku_id: str) -> dict[str, Any]:
+    """The fields of the form; what was changed in them, by the names of ``EnhancementConfig``.
+
+    Their keys tell the SKU: what was typed for one product must not stay for the next.
+    """
+
+    def key(name: str) -> str:
+        return f"enhancement_{name}_{sku_id}"
+
     first, second, third = st.columns(3)
     profiles = [NO_PROFILE, *PROFILES]
     values: dict[str, Any] = {
-        "mode": first.selectbox("Mode", list(Mode), list(Mode).index(now.mode)).value,
+        "mode": first.selectbox("Mode", list(Mode), list(Mode).index(now.mode), key=key("mode")).value,
         "background": second.text_input(
-            "Background", now.background, help=f"white, #RRGGBB, {TRANSPARENT} or {KEEP}", max_chars=20
+            "Background",
+            now.background,
+            help=f"white, #RRGGBB, {TRANSPARENT} or {KEEP}",
+            max_chars=20,
+            key=key("background"),
         ).strip(),
-        "profile": third.selectbox("Rules of", profiles, profiles.index(now.profile) if now.profile in profiles else 0),
-        "min_dimension": first.number_input("Longer side, pixels", 16, 10_000, now.min_dimension),
-        "target_kb": second.number_input("Largest file, KB", 1.0, 100_000.0, float(now.target_kb or 500)),
+        "profile": third.selectbox(
+            "Rules of",
+            profiles,
+            profiles.index(now.profile) if now.profile in profiles else 0,
+            format_func=spoken,
+            key=key("profile"),
+        ),
+        "min_dimension": first.number_input(
+            "Longer side, pixels", 16, 10_000, now.min_dimension, help="16 to 10,000", key=key("min_dimension")
+        ),
+        "target_kb": second.number_input(
+            "Largest file, KB",
+            1.0,
+            100_000.0,
+            float(now.target_kb or 500),
+            format="%.0f",
+            help="1 to 100,000",
+            key=key("target_kb"),
+        ),
     }
     for (name, step), column in zip(_STEPS.items(), (third, first, second, third), strict=True):
         low, high = RANGES[name]
-        values[name] = column.slider(name.capitalize(), float(low), float(high), float(getattr(now, name)), step)
+        values[name] = column.slider(
+            name.capitalize(), float(low), float(high), float(getattr(now, name)), step, key=key(name)
+        )
     if values["profile"] == NO_PROFILE:
         values["profile"] = None
     return {name: value for name, value in values.items() if value is not None and value != _value(now, name)}
@@ -158,15 +196,15 @@ def _preview(found: ImageDetails, config: EnhancementConfig) -> None:
             data = store().get(found.file["object_key"])
             made = enhance(data, config, boxes=prior_boxes(found.objects))
     except (StoreError, DecodeError, MethodUnavailableError) as error:
-        st.error(f"There is no preview: {error}", icon=":material/hide_image:")
+        st.error(f"There is no preview: {plain(error, 500)}", icon=":material/hide_image:")
         return
     before, after, size = st.columns(3)
     before.metric("Score before", f"{made.before.score:.0f}")
-    after.metric("Score after", f"{made.after.score:.0f}", f"{made.after.score - made.before.score:+.0f}")
+    gain = round(made.after.score) - round(made.before.score)
+    after.metric("Score after", f"{made.after.score:.0f}", f"{gain:+d}" if gain else None)
     size.metric("File", f"{len(made.encoded.data) / 1024:.0f} KB")
-    compare(
-        large_picture(store(), found.file["object_key"]), jpeg_of(made.image), what="Preview", key="preview_compare"
-    )
+    shown = jpeg_of(made.image, made.alpha if config.background == TRANSPARENT else None)
+    compare(large_picture(store(), found.file["object_key"]), shown, what="Preview", key="preview_compare")
     steps = "  \n".join(plain(f"{planned.step}: {planned.why}") for planned in made.steps)
     st.markdown(steps or "No step was needed.")
     failed = [{"rule": rule.rule, "value": rule.value, "wanted": rule.wanted} for rule in made.rules if not rule.passed]

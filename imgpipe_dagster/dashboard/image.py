@@ -10,6 +10,7 @@ import streamlit as st
 from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.catalogue.browse import ImageDetails, image_details
 from imgpipe_dagster.catalogue.history import image_history
+from imgpipe_dagster.catalogue.tables import NO_MODEL
 from imgpipe_dagster.dashboard.links import asked_for_image
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import with_boxes
@@ -18,7 +19,10 @@ from imgpipe_dagster.dashboard.services import engine, store
 from imgpipe_dagster.dashboard.words import counted, plain, spoken, utc
 from imgpipe_dagster.imaging.formats import DecodeError, ImageFormat
 from imgpipe_dagster.reasons import Reason
-from imgpipe_dagster.store.base import StoreError
+from imgpipe_dagster.store.base import ObjectNotFoundError, StoreError
+
+GONE = "The file is no longer in the store."
+_SIDES = {"x1": "left", "y1": "top", "x2": "right", "y2": "bottom"}
 
 
 def show(who: Person) -> None:
@@ -58,14 +62,14 @@ def _answer(found: ImageDetails) -> None:
     row, answer = found.image, found.prediction or {}
     facts = {
         "status": row["status"],
-        "review": row["qc_status"],
+        "review": None if row["sku_id"] is None else spoken(row["qc_status"]),  # without a SKU it is never reviewed
         "SKU": row["sku_id"],
         "product group": row["product_group_id"],
         "temple": row["temple_id"],
         "source": row["source"],
         "batch": row["batch_key"],
         "bottle": _sure(answer.get("bottle_status"), answer.get("bottle_confidence")),
-        "category at the temple": _sure(answer.get("temple_category"), answer.get("temple_confidence")),
+        "category at the temple": _sure(_named(answer.get("temple_category")), answer.get("temple_confidence")),
         "detector": answer.get("detector_version"),
         "URL": row["image_url"],
     }
@@ -76,6 +80,11 @@ def _answer(found: ImageDetails) -> None:
         st.warning(f"Rejected: {plain(spoken(reason))}. {advice}", icon=":material/block:")
     elif not answer:
         st.info("It has no answer yet: it waits for its batch, or is being processed.", icon=":material/hourglass:")
+
+
+def _named(name: str | None) -> str:
+    """What a classifier said; its names are shown as people gave them."""
+    return spoken(name) if name == NO_MODEL else name or ""
 
 
 def _sure(name: str | None, confidence: float | None) -> str | None:
@@ -91,7 +100,7 @@ def _picture(found: ImageDetails) -> None:
     try:
         st.image(with_boxes(store(), key, objects), alt=_described(objects), width="stretch")
     except (StoreError, DecodeError) as error:
-        st.error(f"The picture cannot be shown: {error}", icon=":material/hide_image:")
+        _cannot_show("picture", error)
         return
     if objects:
         with st.expander(counted(len(objects), "object")):
@@ -121,9 +130,19 @@ def numbers(found: ImageDetails) -> dict[str, int]:
 
 
 def _objects(objects: Sequence[Mapping[Any, Any]], numbered: Mapping[str, int]) -> None:
-    columns = ["object", "class_name", "confidence", "x1", "y1", "x2", "y2"]
-    rows = [{"object": numbered[item["detection_id"]], **item} for item in objects]
-    st.dataframe(pd.DataFrame(rows, columns=columns).round(3), hide_index=True)
+    rows = [
+        {
+            "object": numbered[item["detection_id"]],
+            "class": item["class_name"],
+            "confidence": item["confidence"],
+            **{label: item[side] for side, label in _SIDES.items()},
+        }
+        for item in objects
+    ]
+    whole = dict.fromkeys(_SIDES.values(), st.column_config.NumberColumn(format="%.0f"))
+    sure = st.column_config.NumberColumn(format="%.2f")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={"confidence": sure, **whole})
+    st.caption("Left, top, right and bottom are in pixels of the upright picture.")
 
 
 def _classifications(found: ImageDetails) -> None:
@@ -134,14 +153,14 @@ def _classifications(found: ImageDetails) -> None:
     rows = [
         {
             "what": "object " + str(numbered.get(row["detection_id"], "")) if row["detection_id"] else "the picture",
-            "by": row["classifier"],
-            "class": row["class_name"],
-            "confidence": row["confidence_score"],
+            "by": spoken(row["classifier"]),
+            "class": _named(row["class_name"]),
+            "confidence": "" if row["confidence_score"] is None else f"{row['confidence_score']:.2f}",
             "anomaly": {True: "yes", False: "no"}.get(row["anomaly"], ""),
         }
         for row in found.classifications
     ]
-    st.dataframe(pd.DataFrame(rows).round(3), hide_index=True)
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
 def _history(image_id: int) -> None:
@@ -149,7 +168,7 @@ def _history(image_id: int) -> None:
     frame = pd.DataFrame(
         {
             "when": [utc(event.at) for event in events],
-            "what": [event.what for event in events],
+            "what": [spoken(event.what) for event in events],
             "who or which batch": [event.by or "" for event in events],
             "notes": [event.notes or "" for event in events],
         }
@@ -165,9 +184,17 @@ def _report(found: ImageDetails) -> None:
         data = store().get(found.report["object_key"])
         st.json(json.loads(data), expanded=1)
     except (StoreError, ValueError) as error:
-        st.error(f"The report cannot be shown: {error}", icon=":material/hide_source:")
+        _cannot_show("report", error)
         return
     st.download_button("Download the report", data, f"image-{found.image['id']}.json", "application/json")
+
+
+def _cannot_show(what: str, error: Exception) -> None:
+    """Say that a file cannot be shown; its key and its place are for who looks for it."""
+    why = GONE if isinstance(error, ObjectNotFoundError) else "It cannot be read."
+    st.error(f"The {what} cannot be shown. {why}", icon=":material/hide_source:")
+    with st.expander("Details"):
+        st.text(str(error))
 
 
 def _files(found: ImageDetails) -> None:
@@ -180,16 +207,18 @@ def _files(found: ImageDetails) -> None:
         pixels = f"{original.get('width') or '?'} by {original.get('height') or '?'} pixels"
         st.write(f"{plain(known or 'file')}, {pixels}, {size}")
         name = f"image-{number}.{kind.extension if kind else 'bin'}"
-        _download(
-            "Download the original", original["object_key"], name, kind.mime if kind else "application/octet-stream"
-        )
+        _download("original", original["object_key"], name, kind.mime if kind else "application/octet-stream")
     else:
         st.write("It was not downloaded.")
     if made is not None and made["object_key"]:
         name = f"image-{number}-enhanced.{made['image_format']}"
-        _download("Download the enhanced picture", made["object_key"], name, f"image/{made['image_format']}")
+        _download("enhanced picture", made["object_key"], name, f"image/{made['image_format']}")
 
 
-def _download(label: str, object_key: str, name: str, mime: str) -> None:
+def _download(what: str, object_key: str, name: str, mime: str) -> None:
+    if not store().exists(object_key):
+        st.write(f"The {what} cannot be downloaded. {GONE}")
+        return
+    label = f"Download the {what}"
     # Read when it is asked for: a page of an image does not move its files.
     st.download_button(label, lambda: store().get(object_key), name, mime, on_click="ignore", key=label)

@@ -113,7 +113,9 @@ def _filter() -> tuple[ImageFilter, bool]:
         first, second, third, fourth = st.columns(4)
         status = first.selectbox("Status", [ANY, *ImageStatus], key="images_status")
         reason = second.selectbox("Rejected because", [ANY, *Reason], key="images_reason", format_func=spoken)
-        class_name = third.text_input("Class of an object", key="images_class", placeholder="bottle", max_chars=100)
+        class_name = third.text_input(
+            "Class of an object", key="images_class", placeholder="bottle", max_chars=100, help=_WHOLE
+        )
         ends = fourth.slider("Its confidence", 0.0, 1.0, step=0.05, key="images_confidence")
         first, second, third, fourth = st.columns(4)
         sku_id = first.text_input("SKU", key="images_sku", max_chars=100, help=_WHOLE)

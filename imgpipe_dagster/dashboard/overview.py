@@ -42,7 +42,7 @@ _TIME_UNITS = {
 }
 EVERY_SOURCE = "every source"
 WAITING_AT_MOST = 10_000
-_PREDICTED, _REJECTED = "with an answer", "rejected"
+_PREDICTED, _REJECTED = "predicted", "rejected"
 
 
 def show(who: Person) -> None:

@@ -1,10 +1,11 @@
 """Who looks at the dashboard, and what they may do: those who log in, or whoever sits at this machine."""
 
 import getpass
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import streamlit as st
 
@@ -12,7 +13,8 @@ from imgpipe_dagster.api.gate import Scope, scopes_of
 from imgpipe_dagster.dashboard.launch import has_login
 from imgpipe_dagster.settings import API_SCOPES, Settings
 
-_NAME_KEY = "person_name"
+_NAME, _FIELD = "person_chosen", "person_name"
+_COOKIE = "imgpipe_name"
 _LONGEST_NAME = 100
 
 
@@ -45,8 +47,13 @@ def person(settings: Settings) -> Person | None:
     """Who is here; None for somebody who has to log in first."""
     if has_login(settings):
         return logged_in(st.user.to_dict(), settings) if st.user.get("is_logged_in") else None
-    name = str(st.session_state.get(_NAME_KEY) or "").strip()
-    return Person(name or getpass.getuser(), frozenset(API_SCOPES))
+    return Person(_given_name() or getpass.getuser(), frozenset(API_SCOPES))
+
+
+def _given_name() -> str:
+    """The name that was given in this session, or in an earlier one of this browser; empty where none was."""
+    kept = unquote(st.context.cookies.get(_COOKIE, ""))
+    return str(st.session_state.get(_NAME, kept)).strip()[:_LONGEST_NAME]
 
 
 def require(scope: Scope, who: Person) -> bool:
@@ -63,10 +70,23 @@ def sidebar(settings: Settings, who: Person) -> None:
         st.sidebar.text(who.name)
         st.sidebar.button("Log out", on_click=st.logout, icon=":material/logout:")
         return
-    st.sidebar.text_input(
-        "Your name",
-        key=_NAME_KEY,
-        placeholder=getpass.getuser(),
-        max_chars=_LONGEST_NAME,
-        help="Decisions in review are kept under this name.",
-    )
+    name = _given_name()
+    if name:  # and no field: the keys of the review would go on typing in it
+        st.sidebar.text(name)
+        st.sidebar.button("Use another name", on_click=_take_name, args=("",), icon=":material/edit:")
+    else:
+        st.sidebar.text_input(
+            "Your name",
+            key=_FIELD,
+            on_change=lambda: _take_name(st.session_state[_FIELD]),
+            placeholder=getpass.getuser(),
+            max_chars=_LONGEST_NAME,
+            help="Decisions in review are kept under this name.",
+        )
+    if _NAME in st.session_state:
+        cookie = json.dumps(f"{_COOKIE}={quote(name, safe='')}; path=/; max-age=31536000; SameSite=Strict")
+        st.sidebar.html(f"<script>document.cookie = {cookie};</script>", unsafe_allow_javascript=True)
+
+
+def _take_name(name: str) -> None:
+    st.session_state[_NAME] = name

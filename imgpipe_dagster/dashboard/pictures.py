@@ -10,6 +10,7 @@ import numpy as np
 from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.draw import draw_boxes, thumbnail
 from imgpipe_dagster.imaging.formats import DecodeError
+from imgpipe_dagster.imaging.pictures import read_picture
 from imgpipe_dagster.store.base import ImageStore, StoreError
 
 THUMBNAIL = 320
@@ -39,7 +40,7 @@ def large_picture(store: ImageStore, key: str) -> bytes:
 
 def full_picture(store: ImageStore, key: str) -> bytes:
     """A picture of the store with every pixel, as JPEG; errors as of `small_picture`."""
-    return _jpeg(decode_bgr(store.get(key)))
+    return _jpeg(_visible(store.get(key)))
 
 
 def small_pictures(store: ImageStore, keys: Iterable[str]) -> dict[str, bytes]:
@@ -80,12 +81,26 @@ def _whole(store: ImageStore, key: str) -> np.ndarray:
 
 
 def _shrunk(store: ImageStore, key: str, longer: int) -> np.ndarray:
-    return thumbnail(decode_bgr(store.get(key)), longer, longer)
+    return thumbnail(_visible(store.get(key)), longer, longer)
 
 
-def jpeg_of(image: np.ndarray) -> bytes:
-    """Pixels (uint8 BGR) as JPEG for a page, no larger than a picture on its own."""
-    return _jpeg(thumbnail(image, LARGE, LARGE))
+def jpeg_of(image: np.ndarray, alpha: np.ndarray | None = None) -> bytes:
+    """Pixels (uint8 BGR) as JPEG for a page, no larger than a picture on its own; with ``alpha``, on chequers."""
+    return _jpeg(thumbnail(image if alpha is None else _on_chequers(image, alpha), LARGE, LARGE))
+
+
+def _visible(data: bytes) -> np.ndarray:
+    """The pixels of a file as people should see them: in sRGB, and on chequers where they are transparent."""
+    image, alpha = read_picture(data)
+    return image if alpha is None else _on_chequers(image, alpha)
+
+
+def _on_chequers(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    side = max(8, max(alpha.shape) // 60)
+    rows, columns = (np.arange(length) // side for length in alpha.shape)
+    chequers = np.where((rows[:, None] + columns) % 2, 255, 225)[..., None]
+    cover = (alpha / np.float32(255))[..., None]
+    return (image * cover + chequers * (1 - cover)).round().astype(np.uint8)
 
 
 def _jpeg(image: np.ndarray) -> bytes:

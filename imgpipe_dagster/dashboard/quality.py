@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from imgpipe_dagster.catalogue.browse import ImageDetails
+from imgpipe_dagster.catalogue.tables import QcStatus
 from imgpipe_dagster.dashboard.words import plain, spoken
 
 
@@ -16,22 +17,33 @@ def show_quality(found: ImageDetails) -> None:
         st.write("Its scores are not known yet: its batch is being enhanced.")
         return
     if not found.quality:
-        st.write("It was not enhanced: only images that have a SKU are, after their answer.")
+        st.write(f"It was not enhanced: {_why_not(found.image)}")
         return
     show_scores(found.quality)
     if found.enhanced is not None:
-        show_work(found.enhanced, found.verdict)
+        waits = found.image["qc_status"] == QcStatus.NEEDS_REVIEW
+        show_work(found.enhanced, found.verdict, waits=waits)
+
+
+def _why_not(image: Mapping[str, Any]) -> str:
+    """Why an image, a row of ``product_images``, was not enhanced."""
+    if image["sku_id"] is None:
+        return "only images that have a SKU are, after their answer."
+    if image["reason"]:
+        return f"it was rejected ({plain(spoken(image['reason']))})."
+    return "it waits to be enhanced again." if image["rework_count"] else "it waits for its answer and for enhancement."
 
 
 def show_scores(quality: Mapping[str, Mapping[str, Any]]) -> None:
     """Scores of 0 to 100 and their components of 0 to 1, before and after."""
-    before, after = quality.get("before"), quality.get("after")
+    shown = {phase: round(metric["score"]) for phase, metric in quality.items()}
+    before, after = shown.get("before"), shown.get("after")
     left, right = st.columns(2)
     if before is not None:
-        left.metric("Score before", f"{before['score']:.0f}")
+        left.metric("Score before", before)
     if after is not None:
-        delta = None if before is None else f"{after['score'] - before['score']:+.0f}"
-        right.metric("Score after", f"{after['score']:.0f}", delta)
+        better = 0 if before is None else after - before  # of what is shown, so that it adds up
+        right.metric("Score after", after, f"{better:+}" if better else None)
     phases = [phase for phase in ("before", "after") if phase in quality]
     frame = pd.DataFrame({phase: pd.Series(quality[phase]["components"] or {}) for phase in phases})
     st.dataframe(
@@ -46,8 +58,8 @@ def show_scores(quality: Mapping[str, Mapping[str, Any]]) -> None:
         st.caption(f"Wrong {phase}: {plain(spoken(issues)) or 'nothing'}")
 
 
-def show_work(made: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> None:
-    """What enhancement did and why, and why a person has to look."""
+def show_work(made: Mapping[str, Any], verdict: Mapping[str, Any] | None, *, waits: bool) -> None:
+    """What enhancement did and why, and why a person has to look, or had to where it no longer waits."""
     if made["reason"]:
         st.warning(f"Nothing could be made: {plain(spoken(made['reason']))}. {plain(made['detail'] or '')}")
         return
@@ -62,7 +74,7 @@ def show_work(made: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> Non
     show_rules(made["failed_rules"] or [], made["profile"])
     reasons = (verdict or made)["review_reasons"]
     if reasons:
-        st.write(f"A person has to look because: {plain(spoken(reasons))}")
+        st.write(f"A person {'has' if waits else 'had'} to look because: {plain(spoken(reasons))}")
 
 
 def show_rules(failed: list[dict[str, Any]], profile: str | None) -> None:

@@ -34,6 +34,9 @@ from imgpipe_dagster.imaging.formats import DecodeError
 from imgpipe_dagster.imaging.rework import RejectionReason
 from imgpipe_dagster.store.base import StoreError
 
+SEEN_S = 0.4
+"""A picture is not decided on before it has been there for so long: that key was meant for the one before it."""
+
 AHEAD = 2
 """Pictures that are claimed and loaded before their turn: with one alone, who decides fast would wait for the next."""
 
@@ -67,18 +70,22 @@ class Desk:
         reviewer: Who.
         current: The picture that is looked at.
         claimed_at: When that was claimed, by this process's clock.
+        shown_at: When it was put before them, by the same.
         ahead: The pictures that come next; they are claimed as well.
         passed: Where the last picture that was passed over stands in the queue.
         last: The last decision.
+        last_notes: What was noted with it.
         decided_at: When that was, by this process's clock.
     """
 
     reviewer: str
     current: ReviewItem | None = None
     claimed_at: float = 0.0
+    shown_at: float = 0.0
     ahead: list[ReviewItem] = field(default_factory=list)
     passed: tuple[float, int] | None = None
     last: Decision | None = None
+    last_notes: str = ""
     decided_at: float = 0.0
 
 
@@ -129,7 +136,7 @@ def advance(desk: Desk) -> None:
     while desk.ahead and desk.current is None:
         desk.current = _reclaimed(desk, desk.ahead.pop(0))
     desk.current = desk.current or _claimed(desk)
-    desk.claimed_at = time.monotonic()
+    desk.claimed_at = desk.shown_at = time.monotonic()
     while desk.current is not None and len(desk.ahead) < AHEAD and (item := _claimed(desk)):
         desk.ahead.append(item)
 
@@ -188,9 +195,11 @@ def _nothing_left(desk: Desk) -> None:
         st.info("That was the last picture of the queue; some were passed over.", icon=":material/done_all:")
         st.button("Begin again", on_click=_begin_again, args=(desk,))
         return
+    minutes = f"{limits().claim_s / 60:.0f} minutes"
     st.info(
-        "Nothing waits for a review. Pictures come here after their enhancement, where a score is not enough; others "
-        "may have claimed what is left.",
+        f"What waits is before other reviewers, or in another window of yours. It comes back within {minutes}."
+        if review_progress(engine(), desk.reviewer).waiting
+        else "Nothing waits for a review. Pictures come here after their enhancement, where a score is not enough.",
         icon=":material/done_all:",
     )
     st.button("Look again")
@@ -215,11 +224,11 @@ def _keys(desk: Desk, item: ReviewItem) -> None:
     why = spoken(item.review_reasons) or "no reason is kept"
     st.markdown(f"**Image {item.image_id}**, SKU {plain(item.sku_id or 'unknown')}, waits because of: {plain(why)}")
     with st.container(horizontal=True):
-        _button("Approve", "A", _approve, desk, item, disabled=not _can_be_seen(item), icon="check_circle")
-        _button("Reject", "X", _reject, desk, item, icon="cancel")
-        _button("Next", "N", _pass_over, desk, item)
-        _button("Zoom", "Z", _toggle, _ZOOM)
-        _button("Original", "O", _toggle, _ORIGINAL)
+        _button("Approve", "A", _approve, desk, item, disabled=not _can_be_seen(item), icon="check_circle", of=item)
+        _button("Reject", "X", _reject, desk, item, icon="cancel", of=item)
+        _button("Next", "N", _pass_over, desk, item, of=item)
+        _button("Zoom", "Z", _toggle, _ZOOM, icon=_switch(_ZOOM))
+        _button("Original", "O", _toggle, _ORIGINAL, icon=_switch(_ORIGINAL))
 
 
 def _reasons() -> None:
@@ -241,7 +250,10 @@ def _button(
     disabled: bool = False,
     icon: str | None = None,
     help: str | None = None,
+    of: ReviewItem | None = None,
 ) -> None:
+    # Of each picture its own buttons: what a browser sends that still shows the one before is for no other.
+    picture = "" if of is None else f"_{of.image_id}_{of.rework_count}"
     st.button(
         label,
         shortcut=key,
@@ -250,7 +262,7 @@ def _button(
         disabled=disabled,
         icon=icon and f":material/{icon}:",
         help=help,
-        key=f"review_key_{key}",
+        key=f"review_key_{key}{picture}",
     )
 
 
@@ -307,8 +319,11 @@ def _decide(desk: Desk, item: ReviewItem, decide: Callable[[], Decision]) -> Non
     """Make a decision and go on, also where somebody else was faster: then that is told."""
     if desk.current is None or desk.current.image_id != item.image_id:
         return  # the key was pressed twice, and the first time was meant for this picture
+    if time.monotonic() - desk.shown_at < SEEN_S:
+        return  # it has not been seen yet
+    notes = st.session_state.get(_NOTES) or ""
     try:
-        desk.last, desk.decided_at = decide(), time.monotonic()
+        desk.last, desk.decided_at, desk.last_notes = decide(), time.monotonic(), notes
     except ReviewError:
         _go_on(desk)
         raise
@@ -322,18 +337,22 @@ def _pass_over(desk: Desk, item: ReviewItem) -> None:
 
 
 def _go_on(desk: Desk) -> None:
+    advance(desk)  # first: with the next key Streamlit ends this wherever the session's state is touched
     _clear()
-    advance(desk)
 
 
-def _clear() -> None:
-    st.session_state[_NOTES] = ""
+def _clear(notes: str = "") -> None:
+    st.session_state[_NOTES] = notes
     for name in (_REASON, _ZOOM, _ORIGINAL):
         st.session_state.pop(name, None)
 
 
 def _toggle(name: str) -> None:
     st.session_state[name] = not st.session_state.get(name, False)
+
+
+def _switch(name: str) -> str:
+    return "toggle_on" if st.session_state.get(name) else "toggle_off"
 
 
 def _choose(reason: RejectionReason) -> None:
@@ -371,11 +390,12 @@ def _undo_fragment(desk: Desk) -> None:
 def _undo(desk: Desk, last: Decision) -> None:
     desk.last = None
     undo(engine(), last.image_id, reviewer=desk.reviewer, limits=limits())
-    _clear()
     back = claim_review(engine(), last.image_id, reviewer=desk.reviewer, limits=limits())
     if desk.current is not None:
         desk.ahead.insert(0, desk.current)
-    desk.current, desk.claimed_at = back, time.monotonic()
+    desk.current = back
+    desk.claimed_at = desk.shown_at = time.monotonic()
+    _clear(desk.last_notes)
 
 
 def _picture(item: ReviewItem) -> None:
@@ -398,7 +418,10 @@ def _picture(item: ReviewItem) -> None:
         advice = (
             "" if original else " It cannot be approved unseen: reject it, and it is enhanced again, or go on with N."
         )
-        st.error(f"The picture cannot be shown: {error}{advice}", icon=":material/hide_image:")
+        st.error(
+            f"The picture cannot be shown: it is not in the store, or damaged.{advice}", icon=":material/hide_image:"
+        )
+        st.expander("Which").text(str(error))
         return
     if st.session_state.get(_ZOOM):
         st.html(_TO_THE_MIDDLE, unsafe_allow_javascript=True)
@@ -408,8 +431,8 @@ def _picture(item: ReviewItem) -> None:
 
 def _facts(item: ReviewItem) -> None:
     after = "none" if item.score is None else f"{item.score:.0f}"
-    change = None if item.score is None or item.score_before is None else f"{round(item.score - item.score_before):+d}"
-    st.metric("Score", after, change)
+    gain = 0 if item.score is None or item.score_before is None else round(item.score) - round(item.score_before)
+    st.metric("Score", after, f"{gain:+d}" if gain else None)
     facts = {
         "product group": item.product_group_id,
         "value": None if item.value is None else f"{item.value:g}",

@@ -7,6 +7,7 @@ import streamlit as st
 
 from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.catalogue.qc_reports import review_figures
+from imgpipe_dagster.catalogue.tables import QcStatus
 from imgpipe_dagster.dashboard.charts import bar_chart
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.services import engine
@@ -47,7 +48,9 @@ def show(who: Person) -> None:
         _counts("reason", {spoken(code): count for code, count in figures["rejection_reasons"].items()})
     with right:
         st.header("Pictures")
-        _counts("status", figures["images"])
+        # Pending are above all the images without a SKU, which nobody ever reviews.
+        reviewed = {status: count for status, count in figures["images"].items() if status != QcStatus.PENDING}
+        _counts("status", {spoken(status): count for status, count in reviewed.items()})
     st.header("Reviewers")
     rows = [{**row, "audit": agreement(row["audit"])} for row in figures["reviewers"]]
     names = {"reviewer_id": "reviewer", "mean_seconds": "seconds each", "audit": "audit agrees"}

@@ -9,7 +9,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imgpipe_dagster.catalogue.engine import CatalogueError, describe_error
 from imgpipe_dagster.catalogue.qc import ReviewError
+from imgpipe_dagster.dashboard.words import plain
 from imgpipe_dagster.store.base import StoreError
+
+_LONGEST = 1000
 
 
 @contextmanager
@@ -22,13 +25,13 @@ def told(*, again: bool = True) -> Iterator[None]:
     try:
         yield
     except ReviewError as error:
-        st.warning(str(error), icon=":material/info:")
+        st.warning(plain(error, _LONGEST), icon=":material/info:")
     except (CatalogueError, StoreError) as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(error, _LONGEST), icon=":material/error:")
     except SQLAlchemyError as error:
-        st.error(f"The catalogue cannot be reached: {describe_error(error)}", icon=":material/error:")
+        st.error(f"The catalogue cannot be reached: {plain(describe_error(error), _LONGEST)}", icon=":material/error:")
         if again:
             st.button("Try again")
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        st.error(f"The settings are wrong. {wrong}", icon=":material/error:")
+        st.error(f"The settings are wrong. {plain(wrong, _LONGEST)}", icon=":material/error:")

@@ -13,6 +13,7 @@ from imgpipe_dagster.catalogue.temple_images import (
     TempleNameError,
     TemplePicture,
     check_category,
+    check_temple_id,
     correct_label,
     count_pictures,
     list_pictures,
@@ -26,8 +27,9 @@ from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import small_pictures
 from imgpipe_dagster.dashboard.services import engine, store, validator
 from imgpipe_dagster.dashboard.telling import told
-from imgpipe_dagster.dashboard.words import counted, plain, utc
+from imgpipe_dagster.dashboard.words import counted, plain, spoken, utc
 from imgpipe_dagster.models.temple_training import Stage
+from imgpipe_dagster.reasons import Reason
 from imgpipe_dagster.temples.pictures import AddReport, LabelledFile, add_files
 from imgpipe_dagster.temples.registry import doubt_about_version
 
@@ -36,6 +38,7 @@ ANY_CATEGORY = "every category"
 NEW_CATEGORY = "a new category …"
 PER_PAGE = 12
 _COLUMNS = 4
+_TEMPLE = "temple"
 _TRAIL = "temple_trail"
 _CORRECTED = "temple_corrected"
 _ADDED, _ADDINGS = "temple_added", "temple_additions"
@@ -58,7 +61,10 @@ def show(who: Person) -> None:
         return
     known = temple_ids(engine())
     if (added := st.session_state.pop(_ADDED, None)) is not None:
-        _tell(added)
+        temple_id, report = added
+        if temple_id in known:  # what is common to all temples is none
+            st.session_state[_TEMPLE] = temple_id
+        _tell(report)
     if not known:
         st.info(
             "There is no temple yet. Add labelled pictures below, or with "
@@ -70,7 +76,7 @@ def show(who: Person) -> None:
     if corrected := st.session_state.pop(_CORRECTED, None):
         st.success(corrected)
         st.toast(corrected)  # whoever corrects labels is far below
-    temple_id = st.selectbox("Temple", known, key="temple")
+    temple_id = st.selectbox("Temple", known, key=_TEMPLE)
     serving = champion(engine(), temple_id)
     made = versions(engine(), temple_id)
     if serving is None:
@@ -84,13 +90,13 @@ def show(who: Person) -> None:
             st.warning(plain(doubt, 500), icon=":material/help:")
     counts = count_pictures(engine(), temple_id).get(temple_id)
     known_categories = sorted({category for of_split in (counts or {}).values() for category in of_split})
-    _versions(made, known_categories, who)
+    _versions(temple_id, made, known_categories, who)
     _training(temple_id, made, serving, who)
     _pictures(temple_id, counts, known_categories, who)
     _add(temple_id, who)
 
 
-def _versions(made: Sequence[Version], known: Sequence[str], who: Person) -> None:
+def _versions(temple_id: str, made: Sequence[Version], known: Sequence[str], who: Person) -> None:
     if not made:
         return
     st.header("Versions")
@@ -109,14 +115,14 @@ def _versions(made: Sequence[Version], known: Sequence[str], who: Person) -> Non
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
     by_number = {version.number: version for version in made}
-    number = st.selectbox("Version", sorted(by_number, reverse=True), key="temple_version")
+    # By its key another widget as soon as there is a newer one, which is then the one that is shown.
+    number = st.selectbox(
+        "Version", sorted(by_number, reverse=True), key=f"temple_version_{temple_id}_{max(by_number)}"
+    )
     version = by_number[number]
     st.write(plain(version.verdict, 500))
-    left, right = st.columns(2)
-    with left:
-        _curve(version.metrics.get("curve"))
-    with right:
-        _confusion(version)
+    _curve(version.metrics.get("curve"))
+    _confusion(version)
     _mistakes(version.metrics.get("mistakes") or [], known, who)
 
 
@@ -227,7 +233,7 @@ def _correct(picture: TemplePicture, key: str, known: Sequence[str], who: Person
         try:
             correct_label(engine(), picture.id, check_category(chosen))
         except TempleNameError as error:
-            st.error(str(error))
+            st.error(plain(error, 500))
             return
         trained = "the next training uses it."
         tested = "No model is trained on a test picture; the next one and the one that serves are measured by it."
@@ -283,34 +289,49 @@ def _outcome(job: Job, made: Sequence[Version], serving: Champion | None) -> Non
 
 
 def _add(temple_id: str | None, who: Person) -> None:
-    st.header("Add labelled pictures")
+    st.header("Add labelled pictures" if temple_id is None else f"Add labelled pictures to {plain(temple_id)}")
     turn = st.session_state.get(_ADDINGS, 0)  # what was added is cleared, what was refused stays
     with st.form(f"temple_add_{turn}"):
-        name = st.text_input("Name of the temple", max_chars=100) if temple_id is None else temple_id
+        label = "Name of the temple" if temple_id is None else "Or the name of a new temple"
+        name = st.text_input(label, max_chars=100).strip() or temple_id or ""
         left, right = st.columns(2)
-        category = left.text_input("Category", max_chars=100)
+        category = left.text_input("Category", max_chars=100).strip()
         split = right.selectbox("For", list(TempleSplit), help="Test pictures are frozen: no model is trained on them.")
         files = st.file_uploader("Pictures", ["jpg", "jpeg", "png", "webp", "bmp", "tif"], accept_multiple_files=True)
         asked = st.form_submit_button("Add", icon=":material/add_photo_alternate:")
     if not asked or not require(Scope.WRITE, who):
         return
-    if not files:
-        st.warning("Choose pictures first.", icon=":material/info:")
+    wanted = {"Enter the name of the temple.": name, "Enter a category.": category, "Choose pictures first.": files}
+    if missing := [what for what, given in wanted.items() if not given]:
+        st.warning(" ".join(missing), icon=":material/info:")
         return
     try:
         labelled = [LabelledFile(file.name, check_category(category), file.getvalue) for file in files]
+        name = check_temple_id(name)
         with st.spinner("Looking at the pictures …"):
             report = add_files(
                 engine(), store(), validator(), name, TempleSplit(split), labelled, origin=TempleImageOrigin.IMPORT
             )
     except TempleNameError as error:
-        st.error(str(error))
+        st.error(plain(error, 500))
         return
-    st.session_state[_ADDED], st.session_state[_ADDINGS] = report, turn + 1
+    if not report.added:
+        _tell(report)
+        return
+    st.session_state[_ADDED], st.session_state[_ADDINGS] = (name, report), turn + 1
     st.rerun()  # what stands above does not know of them
 
 
 def _tell(report: AddReport) -> None:
-    st.success(f"{counted(report.added, 'picture')} added, {report.known:,} known already.")
+    if report.added:
+        st.success(f"{counted(report.added, 'picture')} added, {report.known:,} known already.")
+    else:
+        st.info(f"No picture was added, {report.known:,} known already.", icon=":material/info:")
     for refused in report.refused[:20]:
-        st.warning(f"{plain(refused.name)}: {plain(refused.why, 500)}")
+        st.warning(f"{plain(refused.name)}: {plain(_in_words(refused.why), 500)}")
+
+
+def _in_words(why: str) -> str:
+    """Why a file was refused; its reason code, if it has one, as words."""
+    code, _, advice = why.partition(": ")
+    return f"{spoken(code)}. {advice}" if code in list(Reason) else why

@@ -26,6 +26,7 @@ from imgpipe_dagster.imaging.formats import DecodeError
 from imgpipe_dagster.models.classifier import Classifier
 from imgpipe_dagster.models.detector import Detector
 from imgpipe_dagster.models.weights import WeightsError
+from imgpipe_dagster.reasons import Reason
 
 T = TypeVar("T")
 
@@ -84,9 +85,14 @@ def _picture() -> bytes | None:
     upload = left.file_uploader("A picture", _UPLOADS, key="try_upload", max_upload_size=max(1, most // 2**20))
     url = right.text_input("Or its address", key="try_url", placeholder="https://…", max_chars=2048).strip()
     if upload is not None:
+        if url:
+            st.info("The uploaded picture is shown; remove it to try the address.", icon=":material/info:")
         return upload.getvalue()
-    if url:
+    if url.lower().startswith(("https://", "http://")):
         return _fetched(url)
+    if url:
+        st.error("Enter an address that begins with https:// or http://.", icon=":material/link_off:")
+        return None
     st.info("Choose a picture on this machine, or enter the address of one.", icon=":material/upload:")
     return None
 
@@ -96,7 +102,8 @@ def _fetched(url: str) -> bytes | None:
     with st.spinner("Fetching the picture …"):
         (answer,) = fetch_all([FetchRequest(1, url)], policy)
     if answer.data is None:
-        advice = answer.reason.advice if answer.reason else ""
+        # The advice on what is no URL is for who imports a list.
+        advice = answer.reason.advice if answer.reason not in (None, Reason.URL_INVALID) else "Look at its address."
         st.error(f"The picture cannot be had. {advice} ({plain(answer.detail)})", icon=":material/link_off:")
     return answer.data
 

@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=\"'])")
-_NAMED_ICON = re.compile(r":(?=[\w/+\\-]+:)")  # of Streamlit, which looks for them where escapes are gone already
+# What Streamlit takes for an icon or an emoji by its name, and looks for where escapes are gone already. All such names
+# have a letter, but for four: what stands between the colons of a time, or of a URL and its port, is none.
+_NAMED_ICON = re.compile(r":(?=material/|(?:[\w-]*[a-z][\w-]*|[+-]1|100|1234):)", re.ASCII | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -17,7 +19,7 @@ def plain(text: object, at_most: int = 200) -> str:
     line = _CONTROL.sub(" ", str(text))
     if len(line) > at_most:
         line = f"{line[: at_most - 1]}…"
-    return _NAMED_ICON.sub(":\N{WORD JOINER}", _MARKDOWN.sub(r"\\\1", line))
+    return _MARKDOWN.sub(r"\\\1", _NAMED_ICON.sub(":\N{WORD JOINER}", line))
 
 
 def spoken(codes: str | Iterable[str]) -> str:

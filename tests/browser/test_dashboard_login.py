@@ -8,6 +8,7 @@ from sqlalchemy.engine import make_url
 from imgpipe_dagster.catalogue import schema
 from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.tables import QcReviewLog
+from imgpipe_dagster.dashboard.review import SEEN_S
 from imgpipe_dagster.store.local import LocalStore
 
 pytestmark = pytest.mark.native
@@ -43,6 +44,7 @@ def test_who_decides_is_who_logged_in_and_may_what_was_granted(home, browser, st
     page.get_by_role("link", name="Review", exact=True).click()
     shown = page.locator("[data-testid=stImage] img").first
     expect(shown).to_have_attribute("alt", "Image 30, enhanced")
+    page.wait_for_timeout(1000 * SEEN_S)
     page.keyboard.press("a")
     expect(shown).to_have_attribute("alt", "Image 29, enhanced")
     engine = connect(make_url(f"sqlite:///{home}/catalogue.db"))

@@ -31,7 +31,7 @@ from imgpipe_dagster.catalogue.tables import (
     TempleChampion,
     TempleImage,
 )
-from imgpipe_dagster.dashboard import services
+from imgpipe_dagster.dashboard import review, services
 from imgpipe_dagster.dashboard.launch import has_login, streamlit_command, written_secrets
 from imgpipe_dagster.dashboard.overview import freshness
 from imgpipe_dagster.dashboard.people import logged_in
@@ -95,6 +95,12 @@ def sound(page):
     """The page, which has not broken."""
     assert [e.value for e in page.exception] == []
     return page
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+    """Nobody has to look at a picture before deciding."""
+    monkeypatch.setattr(review, "SEEN_S", 0)
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +363,7 @@ def test_boxes_are_switched_by_class_and_confidence(images):
     assert page.expander[0].label == "2 objects"
     sound(page.slider(key="image_confidence").set_value((0.5, 1.0)).run())
     assert page.expander[0].label == "1 object"
-    assert list(page.dataframe[0].value["class_name"]) == ["SKU-5"]
+    assert list(page.dataframe[0].value["class"]) == ["SKU-5"]
     sound(page.slider(key="image_confidence").set_value((0.0, 0.3)).run())
     assert not page.expander
 
@@ -365,7 +371,7 @@ def test_boxes_are_switched_by_class_and_confidence(images):
 def test_boxes_of_a_class_are_switched_off(images):
     page = sound(show("image", id=5))
     sound(page.button_group(key="image_classes").set_value(["can"]).run())
-    assert list(page.dataframe[0].value["class_name"]) == ["can"]
+    assert list(page.dataframe[0].value["class"]) == ["can"]
 
 
 def test_an_image_tells_what_classifiers_called_it_and_its_objects(images):
@@ -376,7 +382,11 @@ def test_an_image_tells_what_classifiers_called_it_and_its_objects(images):
 
 def press(page, key):
     """Press a key of the review page."""
-    return sound(page.button(key=f"review_key_{key}").click().run())
+    return sound(button_of(page, key).click().run())
+
+
+def button_of(page, key):
+    return next(button for button in page.button if re.fullmatch(rf"review_key_{key}(_\d+_\d+)?", button.key or ""))
 
 
 def category_counts(page):
@@ -432,9 +442,11 @@ def test_pictures_are_approved_rejected_and_passed_over_by_their_keys(images, ho
 
 def test_a_decision_is_undone_and_its_picture_is_there_again(images):
     page = sound(show("review"))
+    page.text_input(key="review_notes").set_value("a fine bottle")
     press(page, "A")
     press(page, "U")
     assert looked_at(page) == 30
+    assert page.text_input(key="review_notes").value == "a fine bottle"
     assert [row[2] for row in logs(images)] == ["approved", "needs_review"]
     press(page, "A")
     assert looked_at(page) == 29
@@ -495,6 +507,37 @@ def test_a_key_that_is_pressed_twice_decides_on_one_picture(images):
     assert desk.current.image_id == 29
 
 
+def test_a_key_that_comes_before_a_picture_could_be_seen_decides_nothing(images, monkeypatch):
+    monkeypatch.setattr(review, "SEEN_S", 60)
+    page = sound(show("review"))
+    press(page, "A")
+    press(page, "E")
+    press(page, "X")
+    assert (looked_at(page), logs(images)) == (30, [])
+
+
+def test_who_is_interrupted_after_a_decision_has_gone_on(images, monkeypatch):
+    page = sound(show("review"))
+    with monkeypatch.context() as patch:  # as Streamlit ends a callback where the session's state is touched
+        patch.setattr(review, "_clear", lambda *_: (_ for _ in ()).throw(KeyError("interrupted")))
+        button_of(page, "A").click().run()
+    page = sound(page.run())
+    assert (looked_at(page), [row[0] for row in logs(images)]) == (29, [30])
+    assert not page.warning
+
+
+def test_a_message_about_somebody_is_no_markup(images, hostile):
+    page = sound(show("review"))
+    engine = connect(make_url(f"sqlite:///{images}/catalogue.db"))
+    with engine.begin() as connection:
+        connection.execute(sa.update(ProductImage).where(ProductImage.id == 30).values(qc_claimed_by=None))
+    approve(engine, 30, reviewer=f"![x](http://evil.example) {hostile}"[:100], url_of=str, limits=ReviewLimits())
+    engine.dispose()
+    press(page, "A")
+    assert "approved by" in page.warning[0].value
+    assert not markup(page)
+
+
 def test_a_zoomed_picture_says_so_and_how_to_leave(images):
     page = sound(show("review"))
     press(page, "Z")
@@ -524,7 +567,7 @@ def test_a_picture_that_vanished_can_still_be_rejected(images):
     page = sound(show("review"))
     assert "The picture cannot be shown" in page.error[0].value
     assert "cannot be approved unseen" in page.error[0].value
-    assert page.button(key="review_key_A").disabled
+    assert button_of(page, "A").disabled
     press(page, "E")
     press(page, "X")
     assert logs(images) == [(30, "ann", "rejected", "unusable", None)]
@@ -568,6 +611,16 @@ def test_settings_of_a_product_are_previewed_saved_and_taken_away(images):
     ]
     sound(page.button[2].click().run())
     assert rows(images, sa.select(EnhancementConfigRow.config)) == []
+
+
+def test_what_was_typed_for_one_product_does_not_stay_for_the_next(images):
+    page = sound(show("enhancement", id=25))
+    page.text_input(key="enhancement_background_SKU-25").set_value("#00ff00")
+    sound(page.selectbox(key="enhancement_image").set_value(26).run())
+    assert page.text_input(key="enhancement_background_SKU-26").value == "#FFFFFF"
+    assert page.query_params["id"] == "26", "the address names what is shown"
+    sound(next(button for button in page.button if button.label == "Save").click().run())
+    assert rows(images, sa.select(EnhancementConfigRow.sku_id, EnhancementConfigRow.config)) in ([], [("SKU-26", {})])
 
 
 def test_a_setting_that_is_no_good_is_told(images):
