@@ -38,6 +38,10 @@ class BackfillError(RuntimeError):
     """Dagster did not take the backfill; the message says why."""
 
 
+class NothingUndoneError(BackfillError):
+    """The backfill has left nothing undone."""
+
+
 @dataclass(frozen=True)
 class BackfillProgress:
     """How far a backfill is: one run a batch.
@@ -104,7 +108,8 @@ def resume_backfill(backfill_id: str) -> str:
     """Ask Dagster for what an ended backfill has left undone, whether it failed or was canceled; the new one's id.
 
     Raises:
-        BackfillError: there is nothing left to do, or Dagster did not take it.
+        NothingUndoneError: there is nothing left to do.
+        BackfillError: Dagster did not take it.
     """
     parameters = f"parentRunId: {json.dumps(backfill_id)}, strategy: FROM_FAILURE"
     try:
@@ -113,7 +118,7 @@ def resume_backfill(backfill_id: str) -> str:
         )
     except BackfillError as error:
         if "no missing materializations" in str(error):
-            raise BackfillError(f"Backfill {backfill_id} has left nothing undone.") from error
+            raise NothingUndoneError(f"Backfill {backfill_id} has left nothing undone.") from error
         raise
 
 

@@ -3,16 +3,24 @@
 import importlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from imgpipe_dagster.catalogue.engine import CatalogueError, connect, describe_url
+from imgpipe_dagster.catalogue.engine import CatalogueError, connect, describe_error, describe_url
 from imgpipe_dagster.settings import Settings
 
+if TYPE_CHECKING:
+    from imgpipe_dagster.sources.kafka import KafkaConfig
+    from imgpipe_dagster.sources.sql import SqlSourceConfig
+
 UNDELIVERED_S = 1800
+BROKERS_MAY_TAKE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -26,9 +34,14 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Run every check; none raises."""
-    checks: list[Callable[[Settings], Finding]] = [_python, _opencv, _disk, _catalogue, _store, _alerts]
-    return [*(check(settings) for check in checks), *check_weights(settings)]
+    """Run every check; none raises. What needs the catalogue is looked at where there is one."""
+    catalogue = _catalogue(settings)
+    return [
+        *(_python(settings), _opencv(settings), _disk(settings), catalogue, _store(settings)),
+        *([_alerts(settings)] if catalogue.ok else []),
+        *_sources(settings, has_catalogue=catalogue.ok),
+        *check_weights(settings),
+    ]
 
 
 def _python(_settings: Settings) -> Finding:
@@ -58,17 +71,20 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _catalogue(settings: Settings) -> Finding:
-    from imgpipe_dagster.catalogue.schema import require_current
+    from imgpipe_dagster.catalogue.schema import OlderDatabaseError, require_current
 
     place = describe_url(settings.catalogue_url)
-    engine = connect(settings.catalogue_url)
+    engine = connect(settings.catalogue_url, own=False)
     try:
         require_current(engine)
+    except OlderDatabaseError as error:
+        return Finding("Catalogue", False, str(error), "imgpipe db adopt --dry-run")
     except CatalogueError as error:
         return Finding("Catalogue", False, str(error), "imgpipe db upgrade")
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        return Finding("Catalogue", False, f"{place}: {reason}", "Check IMGPIPE_DATABASE_URL and the server.")
+        return Finding(
+            "Catalogue", False, f"{place}: {describe_error(error)}", "Check IMGPIPE_DATABASE_URL and the server."
+        )
     finally:
         engine.dispose()
     return Finding("Catalogue", True, place)
@@ -96,7 +112,7 @@ def _alerts(settings: Settings) -> Finding:
     from imgpipe_dagster.catalogue.alert_mails import undelivered
 
     mailer, sender = mailer_and_sender(settings)
-    engine = connect(settings.catalogue_url)
+    engine = connect(settings.catalogue_url, own=False)
     try:
         problems = delivery_problems(engine, mailer, sender, retry_for_s=0.0)
         with engine.connect() as connection:
@@ -113,6 +129,52 @@ def _alerts(settings: Settings) -> Finding:
         found = f"{waiting} alerts wait, the oldest for {oldest_s:.0f} s"
         return Finding("Alerts", False, found, "imgpipe alerts list")
     return Finding("Alerts", True, f"mail is set up; {waiting} alerts wait")
+
+
+def _sources(settings: Settings, *, has_catalogue: bool) -> list[Finding]:
+    """For each configured source: whether it answers."""
+    from imgpipe_dagster.polling import kafka_config, sql_source_config
+
+    found = []
+    sql = sql_source_config(settings)
+    if sql is not None and (has_catalogue or sql.url is not None):
+        found.append(_sql_source(settings, sql))
+    if (kafka := kafka_config(settings)) is not None:
+        found.append(_kafka_source(settings, kafka))
+    return found
+
+
+def _sql_source(settings: Settings, config: "SqlSourceConfig") -> Finding:
+    from imgpipe_dagster.sources.base import SourceError
+    from imgpipe_dagster.sources.sql import open_sql_source
+
+    url = config.url or settings.catalogue_url
+    with ExitStack() as stack:
+        try:
+            engine = connect(url, own=False)
+            stack.callback(engine.dispose)
+            stack.enter_context(open_sql_source(config, engine))
+            stack.enter_context(engine.connect()).execute(sa.select(1))
+        except (SourceError, CatalogueError) as error:
+            return Finding("SQL source", False, str(error), "Correct IMGPIPE_SQL_SOURCE_*: docs/sources.md says how.")
+        except SQLAlchemyError as error:
+            found = f"{describe_url(url)}: {describe_error(error)}"
+            return Finding("SQL source", False, found, "Check IMGPIPE_SQL_SOURCE_URL and the server.")
+    return Finding("SQL source", True, describe_url(url))
+
+
+def _kafka_source(settings: Settings, config: "KafkaConfig") -> Finding:
+    from imgpipe_dagster.sources.base import SourceError
+    from imgpipe_dagster.sources.kafka import KafkaSource
+
+    engine = connect(settings.catalogue_url, own=False)
+    try:
+        KafkaSource(replace(config, timeout_s=BROKERS_MAY_TAKE_S), engine).look()
+    except SourceError as error:
+        return Finding("Kafka source", False, str(error), "Then: imgpipe poll")
+    finally:
+        engine.dispose()
+    return Finding("Kafka source", True, f"{config.topic} at {config.bootstrap_servers}")
 
 
 def check_weights(settings: Settings) -> list[Finding]:

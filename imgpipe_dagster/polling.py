@@ -8,7 +8,7 @@ from sqlalchemy.engine import Engine
 from imgpipe_dagster.catalogue.batches import waiting_images
 from imgpipe_dagster.catalogue.imports import ImportReport
 from imgpipe_dagster.settings import Settings
-from imgpipe_dagster.sources.base import SourceError, add_reports
+from imgpipe_dagster.sources.base import SourceError, WrittenBack, add_reports
 from imgpipe_dagster.sources.kafka import KafkaConfig, KafkaSource, security_options
 from imgpipe_dagster.sources.messages import SOURCE as KAFKA_SOURCE
 from imgpipe_dagster.sources.sql import SOURCE as SQL_SOURCE
@@ -22,12 +22,14 @@ class PollReport:
     Attributes:
         sources: What became of the rows of each configured source, by its name.
         told: Answers that the SQL source was told.
+        refused: Answers that it refused.
         waiting: Images that wait to be processed now.
         problem: Why the Kafka source could not be read, where the SQL source was.
     """
 
     sources: dict[str, ImportReport] = field(default_factory=dict)
     told: int = 0
+    refused: int = 0
     waiting: int = 0
     problem: str | None = None
 
@@ -43,22 +45,23 @@ def poll_sources(settings: Settings, engine: Engine, *, anew: bool = False) -> P
     Args:
         settings: This installation's settings.
         engine: The catalogue.
-        anew: Read the SQL source from its beginning; what is known stays as it is.
+        anew: Read the SQL source from its beginning, and tell it again what it refused; what is known stays as it is.
 
     Raises:
         SourceError: A source cannot be read.
         sqlalchemy.exc.DBAPIError: The catalogue is away.
     """
     reports: dict[str, ImportReport] = {}
-    told = 0
+    answers = WrittenBack()
     if (config := sql_source_config(settings)) is not None:
         with open_sql_source(config, engine) as source:
-            report, finished = ImportReport(), False
-            while not finished:
-                taken = source.take(anew=anew)
-                report, finished, anew = add_reports(report, taken.report), taken.finished, False
+            taken = source.take(anew=anew)
+            report = taken.report
+            while not taken.finished:
+                taken = source.take()
+                report = add_reports(report, taken.report)
             reports[SQL_SOURCE] = report
-            told = source.write_back()
+            answers = source.write_back(anew=anew)
     problem = None
     if (kafka := kafka_config(settings)) is not None:
         try:
@@ -67,7 +70,7 @@ def poll_sources(settings: Settings, engine: Engine, *, anew: bool = False) -> P
             if not reports:
                 raise
             problem = str(error)
-    return PollReport(reports, told, waiting_images(engine), problem)
+    return PollReport(reports, answers.told, answers.refused, waiting_images(engine), problem)
 
 
 def sql_source_config(settings: Settings) -> SqlSourceConfig | None:

@@ -61,7 +61,7 @@ _ADVICE: dict[Reason, str] = {
     Reason.TLS_FAILED: "The server's certificate could not be verified.",
     Reason.TIMEOUT: "The file did not come within the time limit.",
     Reason.TOO_MANY_REDIRECTS: "The URL redirects more often than the limit.",
-    Reason.HTTP_NOT_FOUND: "The CDN says that there is no such file (404 or 410).",
+    Reason.HTTP_NOT_FOUND: "The CDN or the store has no such file (any more).",
     Reason.HTTP_FORBIDDEN: "The CDN refuses access (401 or 403).",
     Reason.HTTP_RATE_LIMITED: "The CDN answered 429 to every attempt: retry later or lower IMGPIPE_FETCH_CONNECTIONS.",
     Reason.HTTP_CLIENT_ERROR: "The CDN refuses the request with another 4xx status.",

@@ -7,7 +7,7 @@ is made, and rows are copied by the columns that both tables have. Doing it agai
 import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from imgpipe_dagster.catalogue.engine import CatalogueError, transact
 from imgpipe_dagster.catalogue.import_files import source_key
-from imgpipe_dagster.catalogue.schema import current_revision, upgrade
+from imgpipe_dagster.catalogue.schema import current_revision, missing_file, older_tables, upgrade
 from imgpipe_dagster.catalogue.tables import Base, ImageStatus, QcStatus
 
 LEGACY = "legacy_"
@@ -34,8 +34,8 @@ _CHUNK = 1000
 _KNOWN: Mapping[tuple[str, str], Sequence[str]] = {
     ("product_images", "status"): list(ImageStatus),
     ("product_images", "qc_status"): list(QcStatus),
-    ("processing_jobs", "status"): list(ImageStatus),
 }
+_JOB_ENDED = "It was open when the older system's database was taken over; its images are processed by themselves."
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,17 @@ class AdoptedTable:
         rows: How many rows it has, all kept in its legacy table.
         columns: Columns whose values are taken over; none where the rows only stay.
         left: Columns that are in the legacy table only.
-        copied: Rows that have a place here now; 0 before it is done.
+        is_aside: Whether it is a legacy table already.
+        missing: Rows that have no place here yet and get one.
+        copied: Rows that have got a place here now; 0 before it is done.
     """
 
     name: str
     rows: int
     columns: tuple[str, ...]
     left: tuple[str, ...]
+    is_aside: bool
+    missing: int = 0
     copied: int = 0
 
 
@@ -61,17 +65,9 @@ def plan_adoption(engine: Engine) -> list[AdoptedTable]:
     """What would be taken over, without changing anything.
 
     Raises:
-        CatalogueError: The database holds no older table, or is a catalogue that was not adopted.
+        CatalogueError: The database is not there, holds no older table, or is a catalogue that was not adopted.
     """
-    present = set(sa.inspect(engine).get_table_names())
-    names = [name for name in Base.metadata.tables if f"{LEGACY}{name}" in present]
-    if current_revision(engine) is None:
-        names += [name for name in Base.metadata.tables if name in present and name not in names]
-    elif not names:
-        raise CatalogueError("This database is a catalogue of this project already: run `imgpipe db upgrade`.")
-    if not names:
-        raise CatalogueError("There is no table of an older system in this database: run `imgpipe db upgrade`.")
-    return [_look_at(engine, name, present) for name in names]
+    return [replace(table, missing=_missing(engine, table)) for table in _older(engine)]
 
 
 def adopt(engine: Engine) -> list[AdoptedTable]:
@@ -80,17 +76,33 @@ def adopt(engine: Engine) -> list[AdoptedTable]:
     Raises:
         CatalogueError: as `plan_adoption`.
     """
-    planned = plan_adoption(engine)
-    if current_revision(engine) is None:
-        present = set(sa.inspect(engine).get_table_names())
-        for name in (table.name for table in planned if f"{LEGACY}{table.name}" not in present):
-            _set_aside(engine, name)
+    tables = _older(engine)
+    for table in tables:
+        if not table.is_aside:
+            _set_aside(engine, table.name)
     upgrade(engine)
-    return [AdoptedTable(table.name, table.rows, table.columns, table.left, _copy(engine, table)) for table in planned]
+    return [replace(table, is_aside=True, copied=_copy(engine, table)) for table in tables]
 
 
-def _look_at(engine: Engine, name: str, present: set[str]) -> AdoptedTable:
-    place = f"{LEGACY}{name}" if f"{LEGACY}{name}" in present else name
+def _older(engine: Engine) -> list[AdoptedTable]:
+    """The older tables, those that are aside first."""
+    if (path := missing_file(engine)) is not None:
+        raise CatalogueError(f"There is no database at {path}: check IMGPIPE_DATABASE_URL.")
+    present = set(sa.inspect(engine).get_table_names())
+    aside = [name for name in Base.metadata.tables if f"{LEGACY}{name}" in present]
+    older = transact(engine, older_tables, writes=False)
+    if not aside and not older:
+        if current_revision(engine) is None:
+            raise CatalogueError("There is no table of an older system in this database: run `imgpipe db upgrade`.")
+        raise CatalogueError("This database is a catalogue of this project already: run `imgpipe db upgrade`.")
+    return [
+        *(_look_at(engine, name, is_aside=True) for name in aside),
+        *(_look_at(engine, name, is_aside=False) for name in older if name not in aside),
+    ]
+
+
+def _look_at(engine: Engine, name: str, *, is_aside: bool) -> AdoptedTable:
+    place = f"{LEGACY}{name}" if is_aside else name
     old = [column["name"] for column in sa.inspect(engine).get_columns(place)]
     own = Base.metadata.tables[name].columns
     taken = [column for column in old if name in COPIED and column in own and own[column].computed is None]
@@ -99,7 +111,7 @@ def _look_at(engine: Engine, name: str, present: set[str]) -> AdoptedTable:
         taken = []  # a row here would say something that the older one does not
     count = sa.select(sa.func.count()).select_from(sa.table(place))
     rows = transact(engine, lambda connection: connection.scalar(count), writes=False) or 0
-    return AdoptedTable(name, rows, tuple(taken), tuple(column for column in old if column not in taken))
+    return AdoptedTable(name, rows, tuple(taken), tuple(column for column in old if column not in taken), is_aside)
 
 
 _FILLED: Mapping[str, Sequence[str]] = {"qc_review_logs": ["previous_status"]}
@@ -125,6 +137,22 @@ def _set_aside(engine: Engine, name: str) -> None:
     transact(engine, rename)
 
 
+def _missing(engine: Engine, table: AdoptedTable) -> int:
+    """How many rows would be copied."""
+    if not table.columns or not table.is_aside or current_revision(engine) is None:
+        return table.rows if table.columns else 0
+    (key,) = Base.metadata.tables[table.name].primary_key.columns
+    return sum(
+        len(transact(engine, lambda connection, rows=rows: _unknown(connection, key, rows), writes=False))
+        for rows in _pages(engine, table, key.name)
+    )
+
+
+def _unknown(connection: Connection, key: sa.Column[Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    known = set(connection.scalars(sa.select(key).where(key.in_([row[key.name] for row in rows]))))
+    return [row for row in rows if row[key.name] not in known]
+
+
 def _copy(engine: Engine, table: AdoptedTable) -> int:
     """Copy the rows that are not there yet; how many."""
     if not table.columns:
@@ -137,8 +165,7 @@ def _copy(engine: Engine, table: AdoptedTable) -> int:
         fitting = [_fit(table.name, row, seen) for row in rows]
 
         def store(connection: Connection, fitting: list[dict[str, Any]] = fitting) -> int:
-            known = set(connection.scalars(sa.select(key).where(key.in_([row[key.name] for row in fitting]))))
-            new = [row for row in fitting if row[key.name] not in known]
+            new = _unknown(connection, key, fitting)
             if new:
                 connection.execute(sa.insert(own), new)
             return len(new)
@@ -185,6 +212,10 @@ def _fit(name: str, row: dict[str, Any], seen: set[str]) -> dict[str, Any]:
         own = source_key("import", str(fitted.get("image_url") or ""), str(fitted.get("sku_id") or ""))
         fitted["source_key"] = None if own in seen else own  # the older table may hold the same image twice
         seen.add(own)
+    if name == "processing_jobs":
+        fitted.setdefault("error", None)
+        if fitted.get("status") not in (ImageStatus.COMPLETED, ImageStatus.FAILED):
+            fitted |= {"status": ImageStatus.FAILED, "error": _JOB_ENDED}  # which images it had is not known here
     if name == "qc_review_logs":
         fitted.setdefault("previous_status", QcStatus.NEEDS_REVIEW)
     return fitted

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -246,6 +246,16 @@ def release_batch(engine: Engine, batch: Batch) -> bool:
         return bool(closed)
 
     return transact(engine, release)
+
+
+def interrupted_attempts(engine: Engine, batch_keys: Collection[str]) -> set[tuple[str, int]]:
+    """Of these batches, those that were given back because somebody stopped them, each with its attempt."""
+    stopped = sa.select(ImageBatch.batch_key, ImageBatch.attempt).where(
+        ImageBatch.batch_key.in_(batch_keys), ImageBatch.reason == INTERRUPTED
+    )
+    return transact(
+        engine, lambda connection: {(key, attempt) for key, attempt in connection.execute(stopped)}, writes=False
+    )
 
 
 def offer_batch(engine: Engine, batch_key: str) -> None:

@@ -1,4 +1,4 @@
-"""Answers that an SQL source has yet to be told: which they are, and marking those that it was told."""
+"""Answers that an SQL source has yet to be told: which they are, and marking those that it was told or refused."""
 
 import datetime as dt
 import hashlib
@@ -14,6 +14,8 @@ from imgpipe_dagster.catalogue.engine import transact
 from imgpipe_dagster.catalogue.tables import Detection, ImagePrediction, ProductImage
 
 _DUE = ProductImage.write_back_due == 1
+_REFUSED = sa.and_(ProductImage.written_back_at.is_not(None), ProductImage.written_back.is_(None))
+_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,21 @@ def mark_told(connection: Connection, digests: Sequence[tuple[Answer, str | None
     )
     values = [{"catalogue_id": a.catalogue_id, "covers": a.covers, "digest": digest} for a, digest in digests]
     connection.execute(statement, values)
+
+
+def make_refused_due(engine: Engine) -> None:
+    """Make the answers that their source refused due again, a page at a time: nobody waits for long."""
+    after = 0
+    while True:
+        page = (
+            sa.select(ProductImage.id).where(_REFUSED, ProductImage.id > after).order_by(ProductImage.id).limit(_PAGE)
+        )
+        ids = transact(engine, lambda connection, page=page: connection.scalars(page).all(), writes=False)
+        if not ids:
+            return
+        change = sa.update(ProductImage).where(ProductImage.id.in_(ids), _REFUSED).values(written_back_at=None)
+        transact(engine, lambda connection, change=change: connection.execute(change))
+        after = ids[-1]
 
 
 def _columns() -> tuple[Any, ...]:

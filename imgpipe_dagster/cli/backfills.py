@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import signal
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,17 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from imgpipe_dagster.cli.common import EXIT_SOME_FAILED, AsJson, app, err, fail, open_catalogue, out, read_settings
+from imgpipe_dagster.cli.common import (
+    EXIT_SOME_FAILED,
+    AsJson,
+    app,
+    counted,
+    err,
+    fail,
+    open_catalogue,
+    out,
+    read_settings,
+)
 from imgpipe_dagster.cli.progress import lines_without_terminal
 from imgpipe_dagster.cli.runs import EXIT_INTERRUPTED
 
@@ -121,19 +132,25 @@ def _start(settings: "Settings", asset: str, keys: list[str], *, dry_run: bool, 
     if not keys:
         out.print("No batch is meant: there is nothing to do.")
         return
-    out.print(f"{len(keys)} batches, {keys[0]} to {keys[-1]}: {', '.join(assets)}.", soft_wrap=True)
+    meant = counted(len(keys), "batch", "batches")
+    named = keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
+    out.print(f"{meant}, {named}: {', '.join(assets)}.", soft_wrap=True)
     if dry_run:
         return
     with dagster_instance(settings) as instance:
-        backfill_id = submit_backfill(instance, assets, keys, f"{asset} of {len(keys)} batches")
+        backfill_id = submit_backfill(instance, assets, keys, f"{asset} of {meant}")
         _follow(settings, instance, backfill_id, len(keys), wait)
 
 
 def _resume(settings: "Settings", instance: "dg.DagsterInstance", backfill_id: str, wait: bool) -> None:
-    from imgpipe_dagster.backfills import backfill_size, has_ended, resume_backfill
+    from imgpipe_dagster.backfills import NothingUndoneError, backfill_size, has_ended, resume_backfill
 
     if has_ended(instance, backfill_id):
-        backfill_id = resume_backfill(backfill_id)
+        try:
+            backfill_id = resume_backfill(backfill_id)
+        except NothingUndoneError as nothing:
+            out.print(str(nothing))
+            return
     _follow(settings, instance, backfill_id, backfill_size(backfill_id), wait)
 
 
@@ -148,6 +165,8 @@ def _follow(settings: "Settings", instance: "dg.DagsterInstance", backfill_id: s
         err.print("Dagster's daemon does not run: the backfill begins when it does.")
     if not wait:
         return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     columns = (TextColumn("batches"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=err) as bar, lines_without_terminal(bar):

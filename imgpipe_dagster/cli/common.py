@@ -93,6 +93,11 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(1)
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number of things in words: ``1 file``, ``2 files``."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def reasons_table(counts: dict[str, int]) -> Table:
     """How many images failed for each reason, with the advice."""
     from imgpipe_dagster.reasons import Reason

@@ -66,8 +66,11 @@ def db_adopt(
     if as_json:
         typer.echo(json.dumps([asdict(table) for table in tables]))
         return
+    if dry_run and all(table.is_aside and not table.missing for table in tables):
+        out.print("The older tables are taken over: nothing is left to do.")
+        return
     shown = Table("Table", "Rows", "Would be copied" if dry_run else "Copied now", "Only in legacy_…", box=None)
     for table in tables:
-        copied = (table.rows if table.columns else 0) if dry_run else table.copied
+        copied = table.missing if dry_run else table.copied
         shown.add_row(table.name, str(table.rows), str(copied), ", ".join(table.left) if table.columns else "all of it")
     out.print(shown)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgpipe_dagster.cli.alerts import read_duration
-from imgpipe_dagster.cli.common import AsJson, app, counts_table, err, fail, open_catalogue, out, read_settings
+from imgpipe_dagster.cli.common import AsJson, app, counted, counts_table, err, fail, open_catalogue, out, read_settings
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -56,7 +56,8 @@ def prune(
     counts = {name: value for name, value in asdict(report).items() if isinstance(value, int)}
     out.print(counts_table("Would go" if dry_run else "Gone", counts | {"missing": 0}))
     if report.missing:
-        err.print(f"{report.missing} rows point at objects that are not in the store:")
+        rows = counted(report.missing, "row points at an object that is", "rows point at objects that are")
+        err.print(f"{rows} not in the store:")
         for line in report.missing_sample:
             err.print(line, markup=False, soft_wrap=True)
 
@@ -88,7 +89,9 @@ def forget(
                 traces = forget_one(engine, store, instance, image_id)
             except ImageBusyError as error:
                 fail(str(error))
-            out.print(f"Image {image_id} is forgotten: {len(traces.own_keys)} files, {len(traces.batch_keys)} batches.")
+            files = counted(len(traces.own_keys), "file", "files")
+            batches = counted(len(traces.batch_keys), "batch", "batches")
+            out.print(f"Image {image_id} is forgotten: {files}, {batches}.")
             for key in traces.shared_keys:
                 err.print(f"{key} stays: other rows point at it.", markup=False, soft_wrap=True)
 

@@ -47,13 +47,17 @@ def kafka_consume(as_json: AsJson = False) -> None:
 @app.command()
 def poll(
     anew: Annotated[
-        bool, typer.Option("--all", help="Read the SQL source from its beginning, not from where it was.")
+        bool,
+        typer.Option(
+            "--all",
+            help="Read the SQL source from its beginning, not from where it was, and tell it again what it refused.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take over new rows of every configured source now, and tell the SQL source the answers.
 
-    Exit status: 0 all well, 3 some rows were refused, 1 a source could not be read.
+    Exit status: 0 all well, 3 some rows or answers were refused, 1 a source could not be read.
 
     Example: `imgpipe poll --json`
     """
@@ -67,13 +71,14 @@ def poll(
         sources = {
             name: {**asdict(rows), "bad": [bad.reason for bad in rows.bad]} for name, rows in report.sources.items()
         }
-        found = {"taken_over": report.inserted, "waiting": report.waiting, "told": report.told, "sources": sources}
+        answers = {"told": report.told, "answers_refused": report.refused}
+        found = {"taken_over": report.inserted, "waiting": report.waiting, **answers, "sources": sources}
         typer.echo(json.dumps(found))
     else:
         _print_poll(report)
     if report.problem is not None:
         fail(report.problem)
-    if any(rows.rejected for rows in report.sources.values()):
+    if report.refused or any(rows.rejected for rows in report.sources.values()):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -83,3 +88,5 @@ def _print_poll(report: "PollReport") -> None:
         for bad in rows.bad:
             out.print(f"  {bad.reason}", markup=False, soft_wrap=True)
     out.print(f"{report.waiting} images wait; {report.told} answers told.")
+    if report.refused:
+        out.print(f"{report.refused} answers refused: imgpipe alerts list")

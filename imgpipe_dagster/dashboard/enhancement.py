@@ -19,7 +19,7 @@ from imgpipe_dagster.dashboard.compare import compare
 from imgpipe_dagster.dashboard.links import asked_for_image
 from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import jpeg_of, large_picture
-from imgpipe_dagster.dashboard.quality import show_quality, show_rules
+from imgpipe_dagster.dashboard.quality import show_quality, show_rules, why_not_enhanced
 from imgpipe_dagster.dashboard.services import engine, settings, store
 from imgpipe_dagster.dashboard.words import plain, spoken
 from imgpipe_dagster.imaging.background import Box, MethodUnavailableError
@@ -49,12 +49,7 @@ def show(who: Person) -> None:
         st.info(f"There is no image {image_id}.")
         return
     if found.enhanced is None:
-        why = (
-            "only images that have a SKU are, after their answer."
-            if found.image["sku_id"] is None
-            else "it waits for that, or could not be had. Its own page says how it stands."
-        )
-        st.info(f"There is no enhanced picture of image {image_id}: {why}")
+        st.info(f"Image {image_id} was not enhanced: {why_not_enhanced(found.image)}")
         return
     _before_after(found)
     show_quality(found)

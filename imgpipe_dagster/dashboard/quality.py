@@ -17,7 +17,7 @@ def show_quality(found: ImageDetails) -> None:
         st.write("Its scores are not known yet: its batch is being enhanced.")
         return
     if not found.quality:
-        st.write(f"It was not enhanced: {_why_not(found.image)}")
+        st.write(f"It was not enhanced: {why_not_enhanced(found.image)}")
         return
     show_scores(found.quality)
     if found.enhanced is not None:
@@ -25,7 +25,7 @@ def show_quality(found: ImageDetails) -> None:
         show_work(found.enhanced, found.verdict, waits=waits)
 
 
-def _why_not(image: Mapping[str, Any]) -> str:
+def why_not_enhanced(image: Mapping[str, Any]) -> str:
     """Why an image, a row of ``product_images``, was not enhanced."""
     if image["sku_id"] is None:
         return "only images that have a SKU are, after their answer."

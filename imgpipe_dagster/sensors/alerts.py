@@ -12,6 +12,7 @@ from imgpipe_dagster.alerts.delivery import DeliveryPolicy, deliver_due
 from imgpipe_dagster.alerts.watch import WatchLimits, observe, observe_feeds
 from imgpipe_dagster.assets.freshness import freshness_evaluation
 from imgpipe_dagster.catalogue.alerts import AlertKind, NewAlert, write_alerts
+from imgpipe_dagster.catalogue.batches import interrupted_attempts
 from imgpipe_dagster.catalogue.tables import FeedKind, Severity
 from imgpipe_dagster.catalogue.ticks import note_tick
 from imgpipe_dagster.partitions import ATTEMPT_TAG, PARTITION_TAG, temple_of_partition
@@ -92,14 +93,16 @@ def build_run_failures_sensor(max_attempts: int) -> dg.SensorDefinition:
         name="run_failures_sensor",
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Writes an alert for each run that failed, also for those that failed while it could not.",
+        description="Writes an alert for each run that failed, also for those that failed while it could not. "
+        "A run that somebody stopped, so that its images wait again, is none of them.",
     )
     def run_failures_sensor(context: dg.SensorEvaluationContext, database: DatabaseResource) -> dg.SkipReason:
         now = dt.datetime.now(dt.UTC)
         since = dt.datetime.fromisoformat(context.cursor) if context.cursor else now - FIRST_LOOK_BACK
         records = failed_runs(context.instance, since)
-        alerts = [describe_failure(context.instance, record, max_attempts) for record in records]
         try:
+            failed = uninterrupted(database.engine, records)
+            alerts = [describe_failure(context.instance, record, max_attempts) for record in failed]
             written = write_alerts(database.engine, alerts)
             outcome = f"{written} failed runs noted."
             note_tick(database.engine, "run_failures_sensor", outcome)
@@ -115,6 +118,18 @@ def failed_runs(instance: dg.DagsterInstance, since: dt.datetime) -> Sequence[dg
     """Runs that failed after that time, in the order of their ends, at most ``FAILURES_A_TICK``."""
     filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
     return instance.get_run_records(filters, limit=FAILURES_A_TICK, order_by="update_timestamp", ascending=True)
+
+
+def uninterrupted(engine: Engine, records: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:
+    """The runs without those whose batch was given back because somebody stopped them."""
+    attempts = [
+        (record, record.dagster_run.tags.get(BATCH_TAG), record.dagster_run.tags.get(ATTEMPT_TAG)) for record in records
+    ]
+    keys = {batch for _, batch, _ in attempts if batch is not None}
+    if not keys:
+        return list(records)
+    given_back = {(key, str(attempt)) for key, attempt in interrupted_attempts(engine, keys)}
+    return [record for record, batch, attempt in attempts if (batch, attempt) not in given_back]
 
 
 def next_cursor(records: Sequence[dg.RunRecord], since: dt.datetime, now: dt.datetime) -> dt.datetime:

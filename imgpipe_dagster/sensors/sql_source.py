@@ -32,8 +32,9 @@ def build_sql_source_sensor(query: str | None, interval_s: int) -> dg.SensorDefi
         try:
             with open_sql_source(config, database.engine) as source:
                 taken = source.take(max_rows=TICK_ROWS, max_seconds=TICK_SECONDS)
-                told = source.write_back(max_rows=TICK_ROWS, max_seconds=TICK_SECONDS)
-            outcome = f"{taken.report.inserted} rows taken over, {taken.report.rejected} refused, {told} answers told."
+                answers = source.write_back(max_rows=TICK_ROWS, max_seconds=TICK_SECONDS)
+            rows = f"{taken.report.inserted} rows taken over, {taken.report.rejected} refused"
+            outcome = f"{rows}; {answers.told} answers told, {answers.refused} refused."
             note_tick(database.engine, NAME, outcome)
         except (SourceError, CatalogueError) as error:
             return dg.SkipReason(str(error))

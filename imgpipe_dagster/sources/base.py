@@ -24,6 +24,19 @@ class Taken:
     finished: bool = True
 
 
+@dataclass(frozen=True)
+class WrittenBack:
+    """What became of the answers that a source was to be told.
+
+    Attributes:
+        told: How many it was told.
+        refused: How many it refused just now; they are not tried again by themselves.
+    """
+
+    told: int = 0
+    refused: int = 0
+
+
 def add_reports(one: ImportReport, other: ImportReport, *, max_bad: int = 100) -> ImportReport:
     """Both reports as one; of the bad rows the first ``max_bad`` are kept."""
     return ImportReport(

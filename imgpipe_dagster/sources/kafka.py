@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message, Producer
 
 log = logging.getLogger(__name__)
+library_log = logging.getLogger(f"{__name__}.librdkafka")
 
 BATCH_MESSAGES = 500
 BATCH_BYTES = 16 * 2**20
 DEAD_LETTER_BYTES = 512 * 1024
 """A dead letter holds the message up to this size, and the beginning of a larger one: brokers refuse more than 1 MB."""
+
+_REPEAT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,15 @@ class KafkaSource:
         self._positions: dict[int, Position] = {}
         self._producer: Producer | None = None
         self._last_error = ""
+
+    def look(self) -> None:
+        """Read nothing: only ask whether the brokers answer and have the topic.
+
+        Raises:
+            SourceError: They do not.
+        """
+        with self._consumer({}) as consumer:
+            self._partitions(consumer)
 
     def drain(self, *, max_messages: int | None = None, max_seconds: float | None = None) -> Taken:
         """Take over what the topic has now, without joining the group: quick, for a tick or a poll.
@@ -416,13 +428,33 @@ def send_all(
     return failed[0] if failed else "no answer" if left else None
 
 
+class _OnceAMinute(logging.Filter):
+    """Passes a text once a minute: librdkafka writes that a broker is away twenty times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        text, _, _ = record.getMessage().partition(" (after ")  # how long it took differs
+        now = time.monotonic()
+        self._passed = {known: at for known, at in self._passed.items() if now - at < _REPEAT_S}
+        is_new = text not in self._passed
+        self._passed.setdefault(text, now)
+        return is_new
+
+
+library_log.addFilter(_OnceAMinute())
+
+
 def _client(kind: Literal["Consumer", "Producer"], config: KafkaConfig, own: Mapping[str, Any]) -> Any:  # noqa: ANN401
     try:
         import confluent_kafka
     except ImportError as error:
         raise SourceError("Kafka needs an extra: pip install 'imgpipe-dagster[kafka]'") from error
     try:
-        return getattr(confluent_kafka, kind)({**connection_options(config), **own}, logger=log)
+        return getattr(confluent_kafka, kind)({**connection_options(config), **own}, logger=library_log)
     except confluent_kafka.KafkaException as error:
         raise SourceError(
             f"These settings make no Kafka client ({error.args[0].str()}): check IMGPIPE_KAFKA_SECURITY_PROTOCOL, "

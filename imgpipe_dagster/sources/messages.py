@@ -100,15 +100,32 @@ def _parse(value: bytes | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise PoisonError(f"it is not JSON: {str(error)[:200]}") from error
     if not isinstance(fields, dict):
-        raise PoisonError(f"it is a JSON {type(fields).__name__}, not an object")
+        raise PoisonError(f"it is {_kind(fields)}, not an object")
     for name in _TEXTS:
         if isinstance(fields.get(name), bool | float | list | dict):
-            raise PoisonError(f"{name} is a {type(fields[name]).__name__}, not a text")
+            raise PoisonError(f"{name} is {_kind(fields[name])}, not a text")
     return fields
 
 
 def _text(fields: dict[str, Any], name: str) -> str | None:
     value = fields.get(name)
     if value is not None and not isinstance(value, str):
-        raise PoisonError(f"{name} is a {type(value).__name__}, not a text")
+        raise PoisonError(f"{name} is {_kind(value)}, not a text")
     return value.strip() or None if value else None
+
+
+def _kind(value: object) -> str:
+    """What a value of JSON is, for people."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"

@@ -6,6 +6,7 @@ Which rows a reading may leave out is decided in ``sweeps.py``; SQL about the ca
 import datetime as dt
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,10 +24,10 @@ from imgpipe_dagster.catalogue.engine import connect, describe_error, is_transie
 from imgpipe_dagster.catalogue.imports import BadRow, ImportReport, ImportRow, import_rows
 from imgpipe_dagster.catalogue.source_states import load_state, save_state
 from imgpipe_dagster.catalogue.types import UTC_DATETIME, utc_now
-from imgpipe_dagster.catalogue.write_backs import Answer, due_answers, mark_told
+from imgpipe_dagster.catalogue.write_backs import Answer, due_answers, make_refused_due, mark_told
 from imgpipe_dagster.fetch.urls import complete, scheme_of
 from imgpipe_dagster.imaging.modes import Mode
-from imgpipe_dagster.sources.base import SourceError, Taken, add_reports
+from imgpipe_dagster.sources.base import SourceError, Taken, WrittenBack, add_reports
 from imgpipe_dagster.sources.sweeps import (
     Progress,
     RowId,
@@ -52,6 +53,8 @@ ANSWER_PARAMETERS = frozenset(
         *("detector_version", "qc_status", "enhanced_image_url", "answered_at", "batch_key"),
     }
 )
+_VALUE = re.compile(r"'.*' for ")  # in MySQL's errors: Duplicate entry '…' for key, Incorrect string value: '…' for
+_CHECK_FAILED = frozenset({3819, 4025})  # MySQL's and MariaDB's CHECK, which the driver takes for operational errors
 _BEFORE_ALL = dt.datetime(1970, 1, 2)  # noqa: DTZ001 - a day later than the epoch, in whatever zone
 
 
@@ -107,6 +110,7 @@ class SqlSource:
         self._parameters = _parameters(self._query, QUERY_PARAMETERS, "IMGPIPE_SQL_SOURCE_QUERY")
         self._told = frozenset[str]()
         self._has_numbers: bool | None = None  # whether its ids are numbers; None while nothing was read
+        self._statement: str | None = None  # digest of the statement that was told with last
         if config.update is not None:
             self._told = _parameters(config.update, ANSWER_PARAMETERS, "IMGPIPE_SQL_SOURCE_UPDATE")
             if "image_id" not in self._told:
@@ -132,7 +136,7 @@ class SqlSource:
         progress = Progress(digest) if anew else from_state(state, digest)
         if "since" in self._parameters and self._engine is not self._catalogue:
             now = self._clock()  # what is compared with the source's own times
-        before = progress
+        before, self._statement = progress, state.get("statement")
         progress, sweep = next_sweep(progress, now, dt.timedelta(seconds=self._config.overlap_s))
         self._has_numbers = progress.highest is not None
         total = ImportReport()
@@ -150,38 +154,51 @@ class SqlSource:
             if finished:
                 progress = end_sweep(progress, sweep)
             self._has_numbers = progress.highest is not None
-            if save_state(self._catalogue, SOURCE, to_state(progress), version):
+            state = {**to_state(progress), "statement": self._statement}
+            if save_state(self._catalogue, SOURCE, state, version):
                 version += 1
             elif not finished:
                 return Taken(total, finished=False)  # somebody else reads the same rows
             if finished or time.monotonic() >= stop or (max_rows is not None and total.read >= max_rows):
                 return Taken(total, finished)
 
-    def write_back(self, *, max_rows: int | None = None, max_seconds: float | None = None) -> int:
-        """Tell the source the answers that it does not know yet, each once.
+    def write_back(
+        self, *, max_rows: int | None = None, max_seconds: float | None = None, anew: bool = False
+    ) -> WrittenBack:
+        """Tell the source the answers that it does not know yet, each once; what it refuses becomes an alert a cause.
 
         Where the source is the catalogue itself, statement and mark are one transaction. Otherwise the statement is
         committed first: a crash between the two repeats it with the same values.
 
-        Returns:
-            The number of rows of the source that were told something.
+        Args:
+            max_rows: Tell no more than about so many answers.
+            max_seconds: Begin no new page after this time.
+            anew: Tell also what the source refused, as for a statement that it has not been given before.
 
         Raises:
             SourceError: The source is away, or the statement cannot be run.
             sqlalchemy.exc.DBAPIError: The catalogue is away.
         """
         if self._config.update is None:
-            return 0
+            return WrittenBack()
         stop = time.monotonic() + (max_seconds if max_seconds is not None else float("inf"))
         if self._has_numbers is None:
-            self._has_numbers = isinstance(load_state(self._catalogue, SOURCE)[0].get("highest"), int)
+            state = load_state(self._catalogue, SOURCE)[0]
+            self._has_numbers, self._statement = isinstance(state.get("highest"), int), state.get("statement")
+        digest = hashlib.sha256(self._config.update.encode()).hexdigest()
+        if anew or self._statement != digest:
+            make_refused_due(self._catalogue)
+            self._note_statement(digest)
         integers = self._has_numbers
-        told = 0
-        while True:
-            seen, news = transact(self._catalogue, lambda connection: self._tell_some(connection, integers))
-            told += news
-            if seen < WRITE_BACK_ROWS or time.monotonic() >= stop or (max_rows is not None and told >= max_rows):
-                return told
+        told, refused, seen, causes = 0, 0, WRITE_BACK_ROWS, frozenset[str]()
+        while seen == WRITE_BACK_ROWS:
+            seen, news, met = transact(
+                self._catalogue, lambda connection, causes=causes: self._tell_some(connection, integers, causes)
+            )
+            told, refused, causes = told + news, refused + len(met), causes.union(met)
+            if time.monotonic() >= stop or (max_rows is not None and told >= max_rows):
+                break
+        return WrittenBack(told, refused)
 
     def _clock(self) -> dt.datetime:
         with self._errors("IMGPIPE_SQL_SOURCE_URL"):
@@ -242,23 +259,44 @@ class SqlSource:
                 ),
             )
 
-    def _tell_some(self, connection: Connection, integers: bool) -> tuple[int, int]:
-        """Tell some answers, whose images the connection's transaction locks: how many were due, how many told."""
+    def _note_statement(self, digest: str) -> None:
+        while self._statement != digest:
+            state, version, _ = load_state(self._catalogue, SOURCE)
+            if save_state(self._catalogue, SOURCE, {**state, "statement": digest}, version):
+                self._statement = digest
+
+    def _tell_some(
+        self, connection: Connection, integers: bool, known_causes: frozenset[str]
+    ) -> tuple[int, int, list[str]]:
+        """Tell some answers, whose images the connection's transaction locks; a new cause of refusals is an alert.
+
+        Returns:
+            How many were due, how many the source was told, and the cause of each that it refuses.
+        """
         answers = due_answers(connection, WRITE_BACK_ROWS)
         digests = {answer.catalogue_id: answer.digest(self._told) for answer in answers}
         news = [answer for answer in answers if answer.told != digests[answer.catalogue_id]]
         refused = self._update(connection, news, integers)
-        for answer, why in refused:
-            write_alert(
-                connection,
-                kind=AlertKind.WRITE_BACK_REFUSED,
-                subject=f"The SQL source refuses the answer for its row {answer.source_ref}",
-                body=f"{why}\nIt is told again when the answer changes.",
-                dedupe_key=f"write_back_refused:{answer.catalogue_id}:{digests[answer.catalogue_id]}",
-            )
+        causes = [_VALUE.sub("'…' for ", why) for _, why in refused]
+        examples = {cause: example for cause, example in reversed(list(zip(causes, refused, strict=True)))}
+        for cause, (answer, why) in examples.items():
+            if cause not in known_causes:
+                self._tell_refusal(connection, answer, cause, why)
         bad = {answer.catalogue_id for answer, _ in refused}
         mark_told(connection, [(a, None if a.catalogue_id in bad else digests[a.catalogue_id]) for a in answers])
-        return len(answers), len(news) - len(refused)
+        return len(answers), len(news) - len(refused), causes
+
+    def _tell_refusal(self, connection: Connection, answer: Answer, cause: str, why: str) -> None:
+        known = hashlib.sha256(f"{answer.digest(self._told)}:{cause}".encode()).hexdigest()[:32]
+        write_alert(
+            connection,
+            kind=AlertKind.WRITE_BACK_REFUSED,
+            subject=f"The SQL source refuses answers: {cause}",
+            body=f"For its row {answer.source_ref}, for example: {why}\n"
+            "Widen its column, or change IMGPIPE_SQL_SOURCE_UPDATE. The answers are told again with "
+            "`imgpipe poll --all`, when that statement changes, and each when it changes itself.",
+            dedupe_key=f"write_back_refused:{answer.catalogue_id}:{known}",
+        )
 
     def _update(self, connection: Connection, answers: list[Answer], integers: bool) -> list[tuple[Answer, str]]:
         """Run the statement for each answer: those that the source refuses, and why."""
@@ -273,7 +311,9 @@ class SqlSource:
                 try:
                     with source.begin_nested():  # what is refused takes nothing else along
                         source.execute(statement, self._values(answer, integers))
-                except (DataError, IntegrityError) as error:
+                except DBAPIError as error:
+                    if not _is_refusal(error):
+                        raise
                     refused.append((answer, describe_error(error)))
 
         with self._errors("IMGPIPE_SQL_SOURCE_UPDATE"):
@@ -331,6 +371,13 @@ def to_import_row(row: Mapping[str, Any], base_url: str | None = None) -> Import
         image_type=row.get("image_type") or "",
         enhancement_mode=mode,
     )
+
+
+def _is_refusal(error: DBAPIError) -> bool:
+    """Whether it is about the values of one answer, and not about the statement or the database."""
+    original = error.orig
+    code = original.args[0] if original is not None and original.args else None
+    return isinstance(error, DataError | IntegrityError) or code in _CHECK_FAILED
 
 
 def _parameters(statement: str, known: frozenset[str], setting: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from imgpipe_dagster.catalogue.batches import begin_attempt, get_batch, release_batch
 from imgpipe_dagster.catalogue.tables import Alert, FeedFreshness, ImagePrediction, Option
 from imgpipe_dagster.catalogue.types import utc_in
 from imgpipe_dagster.resources.mailer import MailerResource
@@ -164,6 +165,19 @@ def test_a_run_that_is_tried_again_by_itself_is_a_warning(pipeline, tick):
     fail_a_run(pipeline, **{"imgpipe/batch": "20261120-000001", "imgpipe/attempt": "4"})  # after a retry by hand
     tick("run_failures_sensor")
     assert sorted(row.severity for row in alerts(pipeline)) == ["error", "warning", "warning"]
+
+
+def test_a_run_whose_batch_was_given_back_when_somebody_stopped_it_is_no_alert(pipeline, tick):
+    pipeline.add("https://cdn.example.com/a.jpg")
+    batch = pipeline.claim()
+    fail_a_run(pipeline, **{"imgpipe/batch": batch.key, "imgpipe/attempt": "1"})
+    assert begin_attempt(pipeline.engine, batch)
+    batch = get_batch(pipeline.engine, batch.key)
+    fail_a_run(pipeline, **{"imgpipe/batch": batch.key, "imgpipe/attempt": "2"})
+    release_batch(pipeline.engine, batch)
+    tick("run_failures_sensor")
+    ((_, _, subject, _),) = alerts(pipeline)
+    assert "attempt 1" in subject, "it failed by itself; the second was stopped"
 
 
 def test_runs_that_fail_while_the_catalogue_is_away_are_found_afterwards(pipeline, tick):

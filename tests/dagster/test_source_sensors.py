@@ -30,7 +30,10 @@ def test_a_tick_of_the_sql_source_takes_rows_over_and_tells_the_answers(pipeline
         "sql_source_sensor", sql_source_query=QUERY
     )
     with pipeline.engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE shelf (id INTEGER PRIMARY KEY, file TEXT, state TEXT)")
+        connection.exec_driver_sql(
+            "CREATE TABLE shelf (id INTEGER PRIMARY KEY, file TEXT, limited INT DEFAULT 1, state TEXT, "
+            "CHECK (limited = 0 OR length(state) < 14))"
+        )
         connection.exec_driver_sql("INSERT INTO shelf (file) VALUES ('nowhere.jpg'), ('page.jpg')")
     pipeline.write("page.jpg", b"<!doctype html>")
     source = {
@@ -38,12 +41,17 @@ def test_a_tick_of_the_sql_source_takes_rows_over_and_tells_the_answers(pipeline
         "sql_source_update": "UPDATE shelf SET state = :reason WHERE id = :image_id",
         "sql_source_base_url": pipeline.cdn.url_for(""),
     }
-    assert tick("sql_source_sensor", **source) == "2 rows taken over, 0 refused, 0 answers told."
+    assert tick("sql_source_sensor", **source) == "2 rows taken over, 0 refused; 0 answers told, 0 refused."
     pipeline.run(pipeline.claim())
-    assert tick("sql_source_sensor", **source) == "0 rows taken over, 0 refused, 2 answers told."
+    assert tick("sql_source_sensor", **source) == "0 rows taken over, 0 refused; 1 answers told, 1 refused."
+    assert tick("sql_source_sensor", **source) == "0 rows taken over, 0 refused; 0 answers told, 0 refused."
+    with pipeline.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE shelf SET limited = 0")
+    source["sql_source_update"] += " AND id > 0"
+    assert tick("sql_source_sensor", **source) == "0 rows taken over, 0 refused; 1 answers told, 0 refused."
     assert pipeline.rows("shelf", "id", "state") == [(1, "http_not_found"), (2, "not_an_image")]
     assert pipeline.rows("sensor_ticks", "sensor_name", "outcome") == [
-        ("sql_source_sensor", "0 rows taken over, 0 refused, 2 answers told.")
+        ("sql_source_sensor", "0 rows taken over, 0 refused; 1 answers told, 0 refused.")
     ]
     with pipeline.engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE source_states"))

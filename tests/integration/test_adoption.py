@@ -1,15 +1,18 @@
 """Databases of the older systems are taken over in place, on both kinds: every row is kept."""
 
+from contextlib import contextmanager
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
 from imgpipe_dagster.catalogue import schema
 from imgpipe_dagster.catalogue.adoption import adopt, plan_adoption
 from imgpipe_dagster.catalogue.engine import CatalogueError, connect
 from imgpipe_dagster.catalogue.import_files import ImportRow
 from imgpipe_dagster.catalogue.imports import import_rows
-from imgpipe_dagster.catalogue.tables import Option, ProductImage, QcReviewLog, Sku
+from imgpipe_dagster.catalogue.tables import Option, ProcessingJob, ProductImage, QcReviewLog, Sku
 
 NUMBERED = {"sqlite": "INTEGER PRIMARY KEY AUTOINCREMENT", "mysql": "INT PRIMARY KEY AUTO_INCREMENT"}
 URL = "https://cdn.example.com/{}.jpg"
@@ -23,6 +26,8 @@ TABLES = [
     "CREATE INDEX ix_product_images_sku_id ON product_images (sku_id)",
     "CREATE TABLE image_metrics (id {id}, image_id INT, score_before FLOAT, score_after FLOAT)",
     "CREATE TABLE qc_review_logs (id {id}, image_id INT, reviewer_id VARCHAR(100), status VARCHAR(20), notes TEXT)",
+    "CREATE TABLE processing_jobs (job_id VARCHAR(36) PRIMARY KEY, status VARCHAR(20), total_images INT)",
+    "INSERT INTO processing_jobs VALUES ('a', 'processing', 4), ('b', 'completed', 2), ('c', 'queued', 1)",
     "INSERT INTO product_groups VALUES ('PG', 'Masks', 3)",
     "INSERT INTO skus VALUES ('S1', 'PG', NULL)",
     "INSERT INTO image_metrics VALUES (1, 5, 40, 80)",
@@ -40,6 +45,25 @@ def engine(database_url):
     engine = connect(make_url(database_url))
     yield engine
     engine.dispose()
+
+
+class Killed(Exception):
+    pass
+
+
+@contextmanager
+def killed_at(engine, begins):
+    """Stop whatever comes to a statement that begins so."""
+
+    def stop(_connection, _cursor, statement, *_rest):
+        if statement.strip().startswith(begins):
+            raise Killed
+
+    sa.event.listen(engine, "before_cursor_execute", stop)
+    try:
+        yield
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", stop)
 
 
 @pytest.fixture
@@ -85,6 +109,7 @@ def test_every_row_is_kept_and_those_that_have_a_place_get_it(older):
     assert {name: count(older, f"legacy_{name}") for name in before} == rows
     assert done == {
         **{"product_groups": 1, "skus": 1, "product_images": 3, "qc_review_logs": 1, "options": 1},
+        "processing_jobs": 3,
         **{"image_metrics": 0, "image_predictions": 0},
     }
     columns = ProductImage.id, ProductImage.image_url, ProductImage.status, ProductImage.qc_status
@@ -96,6 +121,9 @@ def test_every_row_is_kept_and_those_that_have_a_place_get_it(older):
     assert read(older, Sku.sku_id, Sku.product_group_id, Sku.image_count) == [("S1", "PG", 0)]
     assert read(older, QcReviewLog.id, QcReviewLog.status, QcReviewLog.notes) == [(7, "approved", "LGTM")]
     assert read(older, Option.option_key, Option.option_value) == [("email", "a@b.c, d@e.f")]
+    assert read(older, ProcessingJob.job_id, ProcessingJob.status) == [
+        *[("a", "failed"), ("b", "completed"), ("c", "failed")]
+    ], "no job is open that nobody works on"
     schema.require_current(older)
 
 
@@ -103,7 +131,12 @@ def test_adopting_again_goes_on_and_imports_know_what_was_adopted(older):
     adopt(older)
     with older.begin() as connection:
         connection.execute(sa.delete(ProductImage).where(ProductImage.id == 6))  # as if it had been interrupted
-    assert {table.name: table.copied for table in adopt(older) if table.copied} == {"product_images": 1}
+        connection.execute(sa.delete(Option))
+    planned = plan_adoption(older)
+    assert {table.name: table.missing for table in planned if table.missing} == {"product_images": 1, "options": 1}
+    copied = {table.name: table.copied for table in adopt(older) if table.copied}
+    assert copied == {"product_images": 1, "options": 1}
+    assert [table.name for table in plan_adoption(older) if table.missing or not table.is_aside] == []
     again = import_rows(older, [ImportRow(URL.format("a"), sku_id="S1"), ImportRow(URL.format("new"), sku_id="S1")])
     assert (again.known, again.inserted) == (1, 1)
     assert read(older, ProductImage.id)[-1][0] > 9
@@ -126,8 +159,50 @@ def test_a_value_that_cannot_be_read_is_named_and_once_corrected_adoption_goes_o
 
 
 def test_what_is_no_older_database_is_refused(engine):
+    engine.connect().close()  # makes an empty file
     with pytest.raises(CatalogueError, match="no table of an older system"):
         plan_adoption(engine)
     schema.upgrade(engine)
     with pytest.raises(CatalogueError, match="already"):
+        adopt(engine)
+
+
+def test_an_upgrade_of_an_older_database_is_refused_before_it_changes_anything(older):
+    before = sorted(sa.inspect(older).get_table_names())
+    for refused in (schema.upgrade, schema.require_current):
+        with pytest.raises(schema.OlderDatabaseError, match=r"imgpipe db adopt --dry-run.*then `imgpipe db adopt`"):
+            refused(older)
+    assert sorted(sa.inspect(older).get_table_names()) == before
+
+
+def test_what_a_refused_upgrade_once_left_is_not_taken_for_older_tables(older, monkeypatch):
+    names = set(sa.inspect(older).get_table_names())
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "older_tables", lambda _connection: [])  # it was not looked for
+        with pytest.raises(DBAPIError, match="already exists"):
+            schema.upgrade(older)
+    with pytest.raises(schema.OlderDatabaseError):
+        schema.upgrade(older)
+    assert {table.name for table in plan_adoption(older)} == names
+    adopt(older)
+    assert {name for name in sa.inspect(older).get_table_names() if name.startswith("legacy_")} == {
+        f"legacy_{name}" for name in names
+    }
+    schema.require_current(older)
+
+
+def test_an_adoption_that_was_killed_as_it_made_the_schema_goes_on(older):
+    names = set(sa.inspect(older).get_table_names())
+    with killed_at(older, "CREATE TABLE skus"), pytest.raises(Killed):
+        adopt(older)
+    assert {table.name: table.copied for table in adopt(older)}["product_images"] == 3
+    assert {name for name in sa.inspect(older).get_table_names() if name.startswith("legacy_")} == {
+        f"legacy_{name}" for name in names
+    }
+    schema.require_current(older)
+
+
+def test_the_path_of_a_database_that_is_not_there_is_named(tmp_path):
+    engine = connect(make_url(f"sqlite:///{tmp_path}/missing/older.db"))
+    with pytest.raises(CatalogueError, match=r"There is no database at .*/missing/older\.db"):
         adopt(engine)

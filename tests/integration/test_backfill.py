@@ -1,12 +1,15 @@
 """What an older model made is found and made anew by a real backfill, which can be resumed."""
 
 import json
+import time
 
 import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
 
+from imgpipe_dagster import backfills
 from imgpipe_dagster.backfills import BACKFILL_TAG, all_assets, backfill_assets
+from imgpipe_dagster.cli.backfills import _resume
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,14 @@ def test_an_asset_that_no_job_has_is_refused():
     assert "detections" in all_assets()
     with pytest.raises(KeyError):
         backfill_assets("product_images")
+
+
+def test_to_resume_a_backfill_that_has_left_nothing_undone_is_no_failure(monkeypatch, capsys):
+    said = "Cannot re-execute from failure an asset backfill that has no missing materializations."
+    monkeypatch.setattr(backfills, "has_ended", lambda *_: True)
+    monkeypatch.setattr(backfills, "_ask", lambda _query: {"__typename": "PythonError", "message": said})
+    _resume(None, None, "abc", True)
+    assert "Backfill abc has left nothing undone." in capsys.readouterr().out
 
 
 def test_a_backfill_that_was_canceled_goes_on_and_makes_what_is_stale_anew(
@@ -54,6 +65,18 @@ def test_a_backfill_that_was_canceled_goes_on_and_makes_what_is_stale_anew(
         backfill = instance.get_backfill(canceled)
         assert int(backfill.tags["dagster/priority"]) < 0
         instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
+
+    watching = installation.start("backfill", "--asset", "detections", "--stale")
+    assert watching.stdout.readline().startswith("1 batch, ")
+    submitted = watching.stdout.readline().split()[-1]
+    watching.stderr.readline()  # that the daemon does not run: it watches from now on
+    time.sleep(1)
+    watching.terminate()
+    stopped = installation.finish(watching)
+    assert stopped.returncode == 130, stopped.stderr
+    assert f"It goes on without this bar: imgpipe backfill --resume {submitted}" in stopped.stderr
+    with dg.DagsterInstance.from_config(str(installation.home / "dagster")) as instance:
+        instance.update_backfill(instance.get_backfill(submitted).with_status(BulkActionStatus.CANCELED))
 
     start_daemon(installation)
     resumed = installation.run("backfill", "--resume", canceled)

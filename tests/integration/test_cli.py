@@ -160,6 +160,36 @@ def test_the_doctor_says_what_to_do(imgpipe):
     assert [f["what"] for f in missing if not f["ok"]] == ["Detector"]
 
 
+def test_the_doctor_makes_no_catalogue(imgpipe, tmp_path):
+    found = json.loads(imgpipe("doctor", "--json", IMGPIPE_SQL_SOURCE_QUERY="SELECT image_id, image FROM x").stdout)
+    assert [f["what"] for f in found if not f["ok"]] == ["Catalogue"]
+    assert not {"Alerts", "SQL source"} & {f["what"] for f in found}, "they need the catalogue"
+    assert not (tmp_path / ".imgpipe" / "catalogue.db").exists()
+
+
+def test_the_doctor_looks_at_each_configured_source(imgpipe, tmp_path):
+    imgpipe("db", "upgrade")
+    sqlite3.connect(tmp_path / "shop.db").close()
+    query = {"IMGPIPE_SQL_SOURCE_QUERY": "SELECT image_id, image FROM x"}
+    kafka = {"IMGPIPE_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "IMGPIPE_KAFKA_TOPIC": "t"}
+
+    def sources(**environment):
+        found = json.loads(imgpipe("doctor", "--json", **environment).stdout)
+        return {f["what"]: f for f in found if "source" in f["what"]}
+
+    assert sources() == {}
+    assert sources(**query)["SQL source"]["ok"]
+    assert sources(**query, IMGPIPE_SQL_SOURCE_URL=f"sqlite:///{tmp_path}/shop.db")["SQL source"]["ok"]
+    away = sources(**query, **kafka, IMGPIPE_SQL_SOURCE_URL=f"sqlite:///{tmp_path}/no.db")
+    assert [found["ok"] for found in away.values()] == [False, False]
+    assert "no.db" in away["SQL source"]["found"]
+    assert "IMGPIPE_SQL_SOURCE_URL" in away["SQL source"]["advice"]
+    assert "No Kafka broker answers at 127.0.0.1:1" in away["Kafka source"]["found"]
+    assert not (tmp_path / "no.db").exists()
+    wrong = sources(IMGPIPE_SQL_SOURCE_QUERY="SELECT :canary")["SQL source"]
+    assert (wrong["ok"], "canary" in wrong["found"]) == (False, True)
+
+
 def test_the_printed_schema_is_what_the_older_system_had_in_a_script(imgpipe):
     printed = imgpipe("db", "sql", "--dialect", "mysql").stdout
     tables = ("product_groups", "skus", "product_images", "image_metrics", "processing_jobs", "enhancement_configs")
@@ -246,8 +276,15 @@ def test_a_dry_adoption_leaves_the_file_as_it_is_and_makes_none(imgpipe, tmp_pat
         database.execute("CREATE TABLE options (id INTEGER PRIMARY KEY, option_group TEXT, option_key TEXT)")
         database.execute("CREATE TABLE image_predictions (id INTEGER PRIMARY KEY, image TEXT)")
     before = older.read_bytes()
-    imgpipe("db", "adopt", "--dry-run", IMGPIPE_DATABASE_URL=f"sqlite:///{older}")
+    place = {"IMGPIPE_DATABASE_URL": f"sqlite:///{older}"}
+    assert "Would be copied" in imgpipe("db", "adopt", "--dry-run", **place).stdout
     assert older.read_bytes() == before
     missing = imgpipe("db", "adopt", "--dry-run", IMGPIPE_DATABASE_URL=f"sqlite:///{tmp_path}/missing.db")
     assert missing.returncode == 1
     assert not (tmp_path / "missing.db").exists()
+    for refused in (["db", "upgrade"], ["status"], ["doctor"]):
+        result = imgpipe(*refused, **place)
+        told = " ".join((result.stderr + result.stdout).split())
+        assert (result.returncode, "imgpipe db adopt --dry-run" in told) == (1, True)
+    assert imgpipe("db", "adopt", **place).returncode == 0
+    assert "nothing is left to do" in imgpipe("db", "adopt", "--dry-run", **place).stdout

@@ -160,7 +160,7 @@ def test_poison_goes_to_the_dead_letter_topic_with_its_cause_and_holds_up_nothin
     letters = cluster.read(f"{topic}.dead-letter")
     causes = {headers["source"].decode(): headers["cause"].decode() for m in letters for headers in [dict(m.headers())]}
     assert sorted(causes) == [f"{topic}/0/{offset}" for offset in (1, 2, 3, 4)]
-    assert causes[f"{topic}/0/2"] == "image_path is a int, not a text"
+    assert causes[f"{topic}/0/2"] == "image_path is a number, not a text"
     assert causes[f"{topic}/0/4"] == "it has 4000000 bytes, 65536 are allowed"
     sizes = {dict(m.headers())["source"].decode()[-1]: (m.value(), dict(m.headers())["size"]) for m in letters}
     assert sizes["1"] == (b"{", b"1")
@@ -172,7 +172,7 @@ def test_poison_goes_to_the_dead_letter_topic_with_its_cause_and_holds_up_nothin
         alerts = connection.execute(sa.select(Alert.kind, Alert.body)).all()
     assert len(alerts) in (1, 2), "one an hour"
     assert alerts[0].kind == "dead_letter"
-    assert f"{topic}/0/2: image_path is a int" in alerts[0].body
+    assert f"{topic}/0/2: image_path is a number" in alerts[0].body
 
 
 def test_a_message_of_10_mb_is_put_aside_and_holds_up_nothing(source, cluster, topic, empty_engine):
@@ -211,6 +211,15 @@ def test_an_unknown_topic_and_brokers_that_do_not_answer_are_clear_errors(source
     with pytest.raises(SourceError, match=r"No Kafka broker answers at 127.0.0.1:1") as told:
         KafkaSource(nowhere, empty_engine).drain()
     assert "canary" not in str(told.value)
+
+
+def test_a_broker_that_is_away_is_a_handful_of_lines(topic, empty_engine, caplog):
+    nowhere = KafkaConfig("127.0.0.1:1", topic, STORE, timeout_s=3)
+    with pytest.raises(SourceError):
+        KafkaSource(nowhere, empty_engine).look()
+    lines = [record.getMessage() for record in caplog.records if "librdkafka" in record.name]
+    assert 1 <= len(lines) <= 5, lines
+    assert "Connection refused" in lines[0]
 
 
 def test_offsets_that_begin_again_after_a_topic_was_made_anew_are_new_messages(source, cluster, topic, empty_engine):

@@ -56,6 +56,24 @@ def test_work_on_a_schema_that_is_not_up_to_date_is_refused(engine):
         schema.require_current(engine)
 
 
+@pytest.mark.parametrize(
+    "begins", ["CREATE TABLE skus", "CREATE VIEW current_raw_images", "INSERT INTO alembic_version"]
+)
+def test_a_first_upgrade_that_was_killed_is_made_anew(engine, begins):
+    def stop(_connection, _cursor, statement, *_rest):
+        if statement.strip().startswith(begins):
+            raise InterruptedError
+
+    sa.event.listen(engine, "before_cursor_execute", stop)
+    with pytest.raises(InterruptedError):
+        schema.upgrade(engine)
+    sa.event.remove(engine, "before_cursor_execute", stop)
+    with pytest.raises(CatalogueError, match="not up to date: run `imgpipe db upgrade`"):
+        schema.require_current(engine)
+    assert schema.upgrade(engine) == (None, schema.head_revision())
+    schema.require_current(engine)
+
+
 def test_each_batch_table_has_a_view_of_the_rows_that_count(engine):
     schema.upgrade(engine)
     views = {f"current_{table.__tablename__}" for table in BATCH_TABLES}

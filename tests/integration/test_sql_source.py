@@ -17,8 +17,8 @@ from imgpipe_dagster.catalogue.engine import connect
 from imgpipe_dagster.catalogue.frames import replace_batch
 from imgpipe_dagster.catalogue.publishing import publish_batch
 from imgpipe_dagster.catalogue.tables import Alert, Claimant, ProductImage
-from imgpipe_dagster.sources.base import SourceError
-from imgpipe_dagster.sources.sql import PAGE_ROWS, SqlSourceConfig, open_sql_source, to_import_row
+from imgpipe_dagster.sources.base import SourceError, WrittenBack
+from imgpipe_dagster.sources.sql import PAGE_ROWS, WRITE_BACK_ROWS, SqlSourceConfig, open_sql_source, to_import_row
 
 ALL = "SELECT id AS image_id, file AS image, sku AS sku_id, shop AS temple_id FROM shelf"
 BY_TIME = f"{ALL} WHERE created_at >= :since"
@@ -26,6 +26,10 @@ BY_ID = f"{ALL} WHERE id > :after_id;"
 STATEMENT = (
     "UPDATE shelf SET told = told + 1, status = :status, why = :reason, found = :objects_by_class, "
     "confidence = :top_confidence, answered = :answered_at WHERE id = :image_id"
+)
+REFUSED_BELOW = (
+    "UPDATE shelf SET told = told + 1, status = CASE WHEN id < {} THEN 'very, very long' ELSE :status END "
+    "WHERE id = :image_id"
 )
 
 
@@ -67,8 +71,11 @@ class Source:
             return source.take(anew=anew)
 
     def tell(self, statement=STATEMENT, **config):
+        return self.write_back(statement, **config).told
+
+    def write_back(self, statement=STATEMENT, *, anew=False, **config):
         with self.open(update=statement, **config) as source:
-            return source.write_back()
+            return source.write_back(anew=anew)
 
     def images(self, *columns):
         with self.catalogue.connect() as connection:
@@ -214,6 +221,7 @@ def test_a_tick_with_nothing_new_costs_a_few_short_queries(source):
     source.add(*(f"{number}.jpg" for number in range(500)))
     with source.open(BY_ID, STATEMENT, overlap_s=0) as opened:
         opened.take()
+        opened.write_back()  # the first with this statement
         opened.take()
         statements = []
 
@@ -227,7 +235,7 @@ def test_a_tick_with_nothing_new_costs_a_few_short_queries(source):
         taken, told = opened.take(), opened.write_back()
         for engine in engines:
             sa.event.remove(engine, "before_cursor_execute", note)
-    assert (taken.report.read, told) == (0, 0)
+    assert (taken.report.read, told) == (0, WrittenBack())
     # The state with the clock, one page; what is due for the answers.
     assert len(statements) == 3, statements
 
@@ -345,11 +353,116 @@ def test_an_answer_that_the_source_refuses_is_an_alert_and_holds_up_no_other(sou
     source.add("a.jpg", "b.jpg")
     source.take()
     source.answer()
-    statement = "UPDATE shelf SET told = told + 1, status = CASE id WHEN 1 THEN 'very, very long' ELSE :status END "
-    assert source.tell(statement + "WHERE id = :image_id") == 1
+    assert source.write_back(REFUSED_BELOW.format(2)) == WrittenBack(told=1, refused=1)
     assert source.rows("SELECT id, told FROM shelf ORDER BY id") == [(1, 0), (2, 1)]
-    assert [(kind, "its row 1" in subject) for kind, subject, _ in source.alerts()] == [("write_back_refused", True)]
-    assert source.tell(statement + "WHERE id = :image_id") == 0, "until the answer changes"
+    assert [(kind, "its row 1," in body) for kind, _, body in source.alerts()] == [("write_back_refused", True)]
+    assert source.write_back(REFUSED_BELOW.format(2)) == WrittenBack(), "it is not tried again by itself"
+
+
+def test_an_answer_that_a_constraint_forbids_is_refused_and_holds_up_no_other(source):
+    source.execute(
+        "CREATE TABLE plain (id INT PRIMARY KEY, status VARCHAR(20), CHECK (id > 1 OR status <> 'completed'))"
+    )
+    source.execute("INSERT INTO plain VALUES (1, ''), (2, '')")
+    source.add("a.jpg", "b.jpg")
+    source.take()
+    source.answer()
+    told = source.write_back("UPDATE plain SET status = :status WHERE id = :image_id")
+    assert told == WrittenBack(told=1, refused=1)
+    assert source.rows("SELECT * FROM plain ORDER BY id") == [(1, ""), (2, "completed")]
+
+
+def test_what_was_refused_is_told_anew_when_somebody_asks_and_what_was_told_is_not(source, monkeypatch):
+    monkeypatch.setattr("imgpipe_dagster.catalogue.write_backs._PAGE", 2)
+    source.add(*(f"{number}.jpg" for number in range(9)))
+    source.execute("CREATE TABLE plain (narrow INT)")
+    source.execute("INSERT INTO plain VALUES (6)")
+    source.take()
+    source.answer()
+    statement = REFUSED_BELOW.format("(SELECT narrow FROM plain)")
+    assert source.write_back(statement) == WrittenBack(told=4, refused=5)
+    assert source.write_back(statement, anew=True) == WrittenBack(refused=5)
+    source.execute("UPDATE plain SET narrow = 0")  # as if the column were widened
+    source.take(anew=True)
+    assert source.write_back(statement) == WrittenBack(), "nobody has asked"
+    assert source.write_back(statement, anew=True) == WrittenBack(told=5)
+    assert source.write_back(statement, anew=True) == WrittenBack()
+    assert source.rows("SELECT told, status, COUNT(*) FROM shelf GROUP BY told, status") == [(1, "completed", 9)]
+
+
+def test_what_was_refused_is_told_anew_with_another_statement_and_what_was_told_is_not(source):
+    source.add("a.jpg", "b.jpg", "c.jpg")
+    source.take()
+    source.answer()
+    assert source.write_back(REFUSED_BELOW.format(3)) == WrittenBack(told=1, refused=2)
+    with source.open(update=REFUSED_BELOW.format(2)) as opened:
+        opened.take()
+        assert opened.write_back() == WrittenBack(told=1, refused=1)
+        assert opened.write_back() == WrittenBack(), "the statement is known by now"
+    with source.open(BY_ID, REFUSED_BELOW.format(2)) as opened:
+        assert opened.take(anew=True).report.known == 3, "reading another query forgets no statement"
+        assert opened.write_back() == WrittenBack()
+    assert source.write_back() == WrittenBack(told=1)
+    assert source.rows("SELECT told, status, COUNT(*) FROM shelf GROUP BY told, status") == [(1, "completed", 3)]
+    with source.catalogue.connect().execution_options(imgpipe_writes=True) as connection, connection.begin():
+        connection.exec_driver_sql(
+            "UPDATE product_images SET written_back = NULL, written_back_at = NULL WHERE source = 'sql'"
+        )
+    assert source.write_back() == WrittenBack(told=3), "docs/sources.md: all of them once more"
+
+
+def test_refused_answers_are_one_alert_a_cause_however_often_they_are_told_anew(source):
+    count = 2 * WRITE_BACK_ROWS + 10
+    source.add(*(f"{number}.jpg" for number in range(count)))
+    source.take()
+    source.answer()
+    statement = REFUSED_BELOW.format(count).replace("told + 1", "CASE WHEN id = 7 THEN NULL ELSE told + 1 END")
+    statement = statement.replace("WHEN id <", "WHEN id <> 7 AND id <")
+    for _ in range(2):
+        assert source.write_back(statement, anew=True).refused == count - 1
+        (many, one) = source.alerts()
+        assert many[1].startswith("The SQL source refuses answers: ")
+        assert "status" in many[1]
+        assert many[2].startswith("For its row 1, for example: ")
+        assert "`imgpipe poll --all`" in many[2]
+        assert one[1].startswith("The SQL source refuses answers: ")
+        assert "told" in one[1]
+        assert one[2].startswith("For its row 7, for example: ")
+    assert source.write_back(statement.replace("status =", "why = :reason, status =")).refused == count - 1
+    assert len(source.alerts()) == 4, "what the answers say is something else now"
+
+
+def test_refused_values_that_differ_are_one_cause_and_those_of_other_columns_another(source):
+    source.execute("CREATE TABLE plain (id INT PRIMARY KEY, name VARCHAR(20) UNIQUE, other VARCHAR(20) UNIQUE)")
+    source.add(*(f"{number}.jpg" for number in range(9)))
+    for number in range(1, 11):
+        source.execute("INSERT INTO plain VALUES (:id, :id, :id)", id=number)
+    source.take()
+    source.answer()
+    name, other = (f"UPDATE plain SET {column} = :image_id + 1 WHERE id = :image_id" for column in ("name", "other"))
+    for statement, alerts in ((name, 1), (name, 1), (other, 2)):
+        assert source.write_back(statement, anew=True) == WrittenBack(refused=9)
+        assert len(source.alerts()) == alerts
+    assert all(subject.startswith("The SQL source refuses answers: ") for _, subject, _ in source.alerts())
+
+
+def test_alerts_about_what_was_refused_are_written_though_the_source_goes_away(source, monkeypatch):
+    source.add(*(f"{number}.jpg" for number in range(WRITE_BACK_ROWS + 1)))
+    source.take()
+    source.answer()
+    with source.open(update=REFUSED_BELOW.format(3)) as opened:
+        update = opened._update
+
+        def go_away(connection, answers, integers):
+            if len(answers) == 1:
+                raise SourceError
+            return update(connection, answers, integers)
+
+        monkeypatch.setattr(opened, "_update", go_away)
+        with pytest.raises(SourceError):
+            opened.write_back()
+    ((_, subject, _),) = source.alerts()
+    assert subject.startswith("The SQL source refuses answers: ")
 
 
 def test_what_was_told_before_a_crash_is_told_again_with_the_same_values(source, monkeypatch):
