@@ -8,6 +8,7 @@ does the same for longer.
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -163,11 +164,20 @@ class Pipeline:
         return found
 
     def stop(self) -> None:
-        """End everything in good order."""
+        """End everything in good order, as systemd does: what does not end is killed.
+
+        A code server of Dagster never ends by itself if the database was away in the moment in which it noticed that a
+        run's process was dead: its thread that counts them has died of that (`_check_for_orphaned_runs`).
+        """
         for part in (*self.daemons, self.code_server):
             os.kill(part.process.pid, signal.SIGTERM)
-        for part in (*self.daemons, self.code_server):
-            part.process.wait(timeout=180)
+        for daemon in self.daemons:
+            daemon.process.wait(timeout=180)
+        try:
+            self.code_server.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.code_server.process.kill()
+            self.code_server.process.wait(timeout=60)
 
     def kill_what_is_left(self) -> None:
         for process in self.processes():
