@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from imgpipe_dagster.catalogue.alerts import AlertKind
-from imgpipe_dagster.cli.common import AsJson, err, fail, open_catalogue, out, read_settings
+from imgpipe_dagster.cli.common import AsJson, counted, err, fail, open_catalogue, out, read_settings
 
 if TYPE_CHECKING:
     from imgpipe_dagster.alerts.delivery import DeliveryReport
@@ -138,7 +138,7 @@ def _deliver() -> "DeliveryReport":
 
 
 def _report(report: "DeliveryReport") -> None:
-    out.print(f"{report.sent} mail{'' if report.sent == 1 else 's'} sent.")
+    out.print(f"{counted(report.sent, 'mail', 'mails')} sent.")
     for problem in report.problems:
         err.print(problem, style="red", soft_wrap=True, markup=False)
     if report.failed or (report.problems and not report.sent):

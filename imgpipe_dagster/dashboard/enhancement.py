@@ -21,7 +21,7 @@ from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import jpeg_of, large_picture
 from imgpipe_dagster.dashboard.quality import show_quality, show_rules, why_not_enhanced
 from imgpipe_dagster.dashboard.services import engine, settings, store
-from imgpipe_dagster.dashboard.words import plain, spoken
+from imgpipe_dagster.dashboard.words import gain, plain, spoken
 from imgpipe_dagster.imaging.background import Box, MethodUnavailableError
 from imgpipe_dagster.imaging.enhance import enhance
 from imgpipe_dagster.imaging.formats import DecodeError
@@ -195,8 +195,7 @@ def _preview(found: ImageDetails, config: EnhancementConfig) -> None:
         return
     before, after, size = st.columns(3)
     before.metric("Score before", f"{made.before.score:.0f}")
-    gain = round(made.after.score) - round(made.before.score)
-    after.metric("Score after", f"{made.after.score:.0f}", f"{gain:+d}" if gain else None)
+    after.metric("Score after", f"{made.after.score:.0f}", gain(made.before.score, made.after.score))
     size.metric("File", f"{len(made.encoded.data) / 1024:.0f} KB")
     shown = jpeg_of(made.image, made.alpha if config.background == TRANSPARENT else None)
     compare(large_picture(store(), found.file["object_key"]), shown, what="Preview", key="preview_compare")

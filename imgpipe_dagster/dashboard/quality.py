@@ -8,7 +8,7 @@ import streamlit as st
 
 from imgpipe_dagster.catalogue.browse import ImageDetails
 from imgpipe_dagster.catalogue.tables import QcStatus
-from imgpipe_dagster.dashboard.words import plain, spoken
+from imgpipe_dagster.dashboard.words import gain, plain, spoken
 
 
 def show_quality(found: ImageDetails) -> None:
@@ -36,14 +36,13 @@ def why_not_enhanced(image: Mapping[str, Any]) -> str:
 
 def show_scores(quality: Mapping[str, Mapping[str, Any]]) -> None:
     """Scores of 0 to 100 and their components of 0 to 1, before and after."""
-    shown = {phase: round(metric["score"]) for phase, metric in quality.items()}
+    shown = {phase: metric["score"] for phase, metric in quality.items()}
     before, after = shown.get("before"), shown.get("after")
     left, right = st.columns(2)
     if before is not None:
-        left.metric("Score before", before)
+        left.metric("Score before", round(before))
     if after is not None:
-        better = 0 if before is None else after - before  # of what is shown, so that it adds up
-        right.metric("Score after", after, f"{better:+}" if better else None)
+        right.metric("Score after", round(after), gain(before, after))
     phases = [phase for phase in ("before", "after") if phase in quality]
     frame = pd.DataFrame({phase: pd.Series(quality[phase]["components"] or {}) for phase in phases})
     st.dataframe(

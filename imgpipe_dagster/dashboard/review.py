@@ -28,7 +28,7 @@ from imgpipe_dagster.dashboard.people import Person, require
 from imgpipe_dagster.dashboard.pictures import full_picture, large_picture
 from imgpipe_dagster.dashboard.services import engine, settings, store
 from imgpipe_dagster.dashboard.telling import told
-from imgpipe_dagster.dashboard.words import counted, plain, spoken
+from imgpipe_dagster.dashboard.words import counted, gain, plain, spoken
 from imgpipe_dagster.imaging.background import available_methods
 from imgpipe_dagster.imaging.formats import DecodeError
 from imgpipe_dagster.imaging.rework import RejectionReason
@@ -431,8 +431,7 @@ def _picture(item: ReviewItem) -> None:
 
 def _facts(item: ReviewItem) -> None:
     after = "none" if item.score is None else f"{item.score:.0f}"
-    gain = 0 if item.score is None or item.score_before is None else round(item.score) - round(item.score_before)
-    st.metric("Score", after, f"{gain:+d}" if gain else None)
+    st.metric("Score", after, gain(item.score_before, item.score))
     facts = {
         "product group": item.product_group_id,
         "value": None if item.value is None else f"{item.value:g}",

@@ -32,6 +32,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def gain(before: float | None, after: float | None) -> str | None:
+    """By how much a score has changed, of what is shown so that it adds up; None where it has not, or is not known."""
+    change = 0 if before is None or after is None else round(after) - round(before)
+    return f"{change:+d}" if change else None
+
+
 def age(seconds: float | None) -> str:
     """How long ago, in one unit: ``5 s``, ``12 min``, ``3 h``, ``9 d``."""
     if seconds is None:
