@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,6 +30,7 @@ class RequestLog:
     def __init__(self, note: Note) -> None:
         self._note = note
         self._waiting: deque[NewRequest] = deque()
+        self._ends = asyncio.Event()
         self._lost = 0
 
     def add(self, request: NewRequest) -> None:
@@ -54,10 +55,15 @@ class RequestLog:
             self._lost = 0
 
     async def run(self) -> None:
-        """Go on noting."""
-        while True:
-            await asyncio.sleep(_EVERY_S)
+        """Go on noting until the end, and then once more."""
+        while not self._ends.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ends.wait(), _EVERY_S)
             await self.flush()
+
+    def end(self) -> None:
+        """Let `run` end. It is not cancelled: what is being written then would be neither waited for nor kept."""
+        self._ends.set()
 
 
 @asynccontextmanager
@@ -68,6 +74,5 @@ async def open_request_log(note: Note) -> AsyncIterator[RequestLog]:
     try:
         yield requests
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await requests.flush()
+        requests.end()
+        await task
