@@ -1,6 +1,8 @@
 """A file that a client sent or named, opened where decoding cannot harm this process, or how it is refused."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -17,21 +19,23 @@ _OF_OUR_NETWORK = frozenset(
 """Reasons whose details tell addresses, and so what this server's names and networks are like."""
 
 
-def opened(validator: Validator, data: bytes) -> tuple[Verdict, np.ndarray]:
+@contextmanager
+def opened(validator: Validator, data: bytes) -> Iterator[tuple[Verdict, np.ndarray]]:
     """Let a child process examine and decode a file. It blocks: call it in a thread.
 
-    Returns:
-        The verdict, and the pixels: uint8 (height, width, 3), BGR, upright.
+    Yields:
+        The verdict, and the pixels: uint8 (height, width, 3), BGR, upright. They are gone after the block, which keeps
+        the child from its next file.
 
     Raises:
         Refusal: 413, 415 or 422, and why.
     """
-    verdict, image = validator.decode(data)
-    if verdict.reason is not None:
-        raise Refusal(_code(verdict.reason), f"{verdict.reason.advice} ({verdict.reason}: {verdict.detail})")
-    if image is None:
-        raise RuntimeError("a trusted file came without its pixels")
-    return verdict, image
+    with validator.decoded(data) as (verdict, image):
+        if verdict.reason is not None:
+            raise Refusal(_code(verdict.reason), f"{verdict.reason.advice} ({verdict.reason}: {verdict.detail})")
+        if image is None:
+            raise RuntimeError("a trusted file came without its pixels")
+        yield verdict, image
 
 
 def fetched(result: FetchResult) -> bytes:

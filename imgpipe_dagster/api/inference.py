@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from imgpipe_dagster.api.answers import AnswerCache
 from imgpipe_dagster.api.files import opened
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.problems import Code, Refusal
-from imgpipe_dagster.api.work import WorkPool
+from imgpipe_dagster.api.work import WorkPool, give_way
 from imgpipe_dagster.configured import open_classifier, open_detector
 from imgpipe_dagster.imaging.validate import Validator
 from imgpipe_dagster.models.devices import can_serve_on_cuda, cuda_may_be_here
@@ -25,7 +26,10 @@ from imgpipe_dagster.settings import Settings
 log = logging.getLogger(__name__)
 
 STREAMS = 2
-"""Pictures in work at once on a CPU: as many as the models have streams."""
+"""Of the models, on a CPU."""
+
+IN_WORK = STREAMS + 1
+"""Pictures in work at once on a CPU: one is being decoded while two are classified."""
 
 _BATCH = 16
 """Pictures in work at once on CUDA: what threads ask at the same time becomes one batch."""
@@ -82,7 +86,7 @@ def at_once(settings: Settings) -> int:
         (settings.detector_weights, settings.detector_device, settings.detector_precision),
     )
     able = any(device != "cpu" and can_serve_on_cuda(weights, precision) for weights, device, precision in models)
-    return _BATCH if able and cuda_may_be_here() else STREAMS
+    return _BATCH if able and cuda_may_be_here() else IN_WORK
 
 
 class LoadedOnce(Generic[M]):
@@ -170,7 +174,12 @@ class Inference:
         Raises:
             Refusal: One cannot be loaded.
         """
-        await asyncio.get_running_loop().run_in_executor(None, self._warm)
+        # The models' own threads, which begin in this one, give way as it does.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="warm", initializer=give_way)
+        try:
+            await asyncio.get_running_loop().run_in_executor(thread, self._warm)
+        finally:
+            thread.shutdown(wait=False)  # a server that ends does not wait: `close` ends what is under way
 
     async def classify(self, data: bytes, *, with_objects: bool = False) -> tuple[Seen, bool]:
         """What one file shows, and whether that was known already.
@@ -218,25 +227,25 @@ class Inference:
         return "+".join(model.get().version for model in models) if all(model.is_loaded for model in models) else ""
 
     def _look(self, data: bytes, with_objects: bool) -> Seen:
-        verdict, image = opened(self._validator, data)
-        classifier = self.classifier.get()
-        answer = classifier.classify(image)
-        objects = self.find_objects(image) if with_objects else None
-        for found in objects or ():
-            if found.class_name in self._crop_classes:
-                box = found.box
-                own = classifier.classify_crop(image, np.array([box.x1, box.y1, box.x2, box.y2], np.float32))
-                found.bottle_status = classifier.names[own.class_id]
-                found.bottle_confidence = own.confidence
-        return Seen(
-            class_name=classifier.names[answer.class_id],
-            confidence=answer.confidence,
-            model_version=classifier.version,
-            format=verdict.format or "",
-            width=image.shape[1],
-            height=image.shape[0],
-            objects=objects,
-        )
+        with opened(self._validator, data) as (verdict, image):
+            classifier = self.classifier.get()
+            answer = classifier.classify(image)
+            objects = self.find_objects(image) if with_objects else None
+            for found in objects or ():
+                if found.class_name in self._crop_classes:
+                    box = found.box
+                    own = classifier.classify_crop(image, np.array([box.x1, box.y1, box.x2, box.y2], np.float32))
+                    found.bottle_status = classifier.names[own.class_id]
+                    found.bottle_confidence = own.confidence
+            return Seen(
+                class_name=classifier.names[answer.class_id],
+                confidence=answer.confidence,
+                model_version=classifier.version,
+                format=verdict.format or "",
+                width=image.shape[1],
+                height=image.shape[0],
+                objects=objects,
+            )
 
     def _warm(self) -> None:
         grey = np.full((*_WARM_SIZE, 3), 128, np.uint8)

@@ -21,6 +21,8 @@ REQUEST_ID_HEADER = "X-Request-ID"
 LINGER_S = 2.0
 """How long the body of a refused request is still read and thrown away, so that its client sees the answer."""
 
+_SHORT_BODY_BYTES = 2**20
+
 CLIENT_GONE = 499
 """What the log and the figures say where the client left before its answer."""
 
@@ -85,11 +87,12 @@ class RequestContext:
 
 
 class LingeringClose:
-    """Ends the connection after an answer that came before the whole request, whatever the answer is.
+    """Ends the connection after an answer that came before the whole request, unless little of it can be left.
 
-    Otherwise a client that is refused early could send for ever, or hold the connection in silence. Closing at once
-    would reset the connection under a client that is still sending, and it would never see the answer: so what comes
-    is read on for a moment.
+    Otherwise a client that is refused early could send for ever. Closing at once would reset the connection under a
+    client that is still sending, and it would never see the answer: so what comes is read on for a moment. The rest of
+    a body of no great length is thrown away by the server, which then takes the next request: in an overload, new
+    connections would cost more than all else about a refusal.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -97,10 +100,11 @@ class LingeringClose:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or not has_body(Headers(scope=scope)):
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if not has_body(headers) or _is_short(headers):
             await self.app(scope, receive, send)
             return
-        waits_for_100 = "expect" in Headers(scope=scope)
+        waits_for_100 = "expect" in headers
         complete = False
 
         async def receive_and_note() -> Message:
@@ -131,6 +135,12 @@ class LingeringClose:
             await send(message)
 
         await self.app(scope, receive_and_note, send_then_linger)
+
+
+def _is_short(headers: Headers) -> bool:
+    """Whether a body's length is told, and little, and the client does not wait until it is told to go on."""
+    length = headers.get("content-length", "")
+    return "expect" not in headers and length.isdecimal() and int(length) <= _SHORT_BODY_BYTES
 
 
 def _new_id() -> str:

@@ -15,6 +15,9 @@ HEAD_LIMIT_BYTES = 64 * 1024
 HEAD_LIMIT_S = 10.0
 """How long a request's head may be, and how long a connection may take to send it."""
 
+REST_LIMIT_S = 2.0
+"""How long the rest of a body is awaited whose request has its answer already."""
+
 _KEEP_ALIVE_S = 15
 _TOO_MANY_CONNECTIONS = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -34,7 +37,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     connections_at_most = 1000
     _head_bytes = 0
     _in_body = False
-    _head_timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head soon, unless there are too many connections."""
@@ -54,7 +57,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Count what comes while a head is incomplete."""
         if not self._in_body:
             self._head_bytes += len(data)
-            if self._head_timer is None:
+            if self._timer is None:
                 self._await_head()
         super().data_received(data)
         # A chunk that completes a head may bring a body along: only heads that are still incomplete count.
@@ -72,18 +75,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The body is complete: what comes next is a head."""
         self._in_body = False
         self._head_bytes = 0
+        self._cancel_timer()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """What is left of a body that nobody asked for is to come soon."""
+        super().on_response_complete()
+        if self._in_body:
+            self._cancel_timer()
+            self._timer = self.loop.call_later(REST_LIMIT_S, self._give_up)
+
     def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_LIMIT_S, self._give_up)
+        self._timer = self.loop.call_later(HEAD_LIMIT_S, self._give_up)
 
     def _cancel_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_up(self) -> None:
-        self._head_timer = None
+        self._timer = None
         if not self.transport.is_closing():
             self.transport.close()
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from imgpipe_dagster.api.answers import AnswerCache
 from imgpipe_dagster.api.gate import Gate
-from imgpipe_dagster.api.inference import STREAMS, Inference, at_once
+from imgpipe_dagster.api.inference import IN_WORK, STREAMS, Inference, at_once
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.problems import Refusal
 from imgpipe_dagster.api.rates import RateLimiter
@@ -112,7 +112,7 @@ async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> 
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         gate = await _open_gate(settings, engine, threads, stack)
         stack.enter_context(one_thread_a_picture())
-        decoders = min(at_once(settings), max(STREAMS, processors()))
+        decoders = min(at_once(settings), max(IN_WORK, processors()))
         validator = stack.enter_context(Validator(validation_limits(settings), workers=decoders))
         pools = {
             "enhance": WorkPool("enhance", threads=processors(), queue_limit=_ENHANCEMENTS_WAITING),

@@ -153,9 +153,24 @@ class Validator:
         Raises:
             RuntimeError: If children cannot be started at all.
         """
-        with self._child() as child:
-            verdict, pixels = child.examine(data, pixels=True)
+        with self.decoded(data) as (verdict, pixels):
             return verdict, None if pixels is None else pixels.copy()
+
+    @contextlib.contextmanager
+    def decoded(self, data: bytes) -> Iterator[tuple[Verdict, np.ndarray | None]]:
+        """As ``decode``, without a copy: the pixels are the child's, which has no other file until the block ends.
+
+        Args:
+            data: The whole file.
+
+        Yields:
+            The verdict, for every file; and of a trusted one the pixels, which are gone after the block.
+
+        Raises:
+            RuntimeError: If children cannot be started at all.
+        """
+        with self._child() as child:
+            yield child.examine(data, pixels=True)
 
     @contextlib.contextmanager
     def _child(self) -> Iterator["_Child"]:

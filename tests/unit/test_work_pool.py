@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -85,9 +87,9 @@ def test_in_an_overload_as_many_wait_as_are_done_soon(monkeypatch):
         await asyncio.sleep(0)
         with pytest.raises(Refusal):
             pool.require_room()
-        pool.in_flight = 7  # as if the others were done: two in work, and five, each of which takes a thread 9 ms
+        pool.in_flight = 3  # as if the others were done: two in work, and one of two that take a thread 9 ms each
         assert pool.has_room()
-        pool.in_flight = 8
+        pool.in_flight = 4
         assert not pool.has_room()
         pool.in_flight = 32
         end.set()
@@ -133,3 +135,15 @@ def test_a_place_is_kept_while_a_body_comes_but_not_for_long(monkeypatch):
         pool.close()
 
     asyncio.run(use())
+
+
+def test_threads_give_way_by_so_much_more_than_the_process_does():
+    program = (
+        "import asyncio, os, threading\n"
+        "from imgpipe_dagster.api.work import WorkPool\n"
+        "def own(): return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())\n"
+        "async def main(): return await WorkPool('test', threads=1, queue_limit=0).run(own)\n"
+        "print(asyncio.run(main()) - own())\n"
+    )
+    done = subprocess.run(["nice", "-n", "7", sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
+    assert int(done.stdout) == 10

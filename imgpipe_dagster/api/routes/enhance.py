@@ -239,7 +239,8 @@ async def _answer(services: Services, data: bytes, asked: _Asked) -> Any:  # noq
 
 
 def _enhance(services: Services, data: bytes, config: EnhancementConfig) -> Enhanced:
-    _, image = opened(services.validator, data)
+    with opened(services.validator, data) as (_, pixels):
+        image = pixels.copy()  # so that the child can take the next file meanwhile
     return enhance(data, config, boxes=_boxes(services, image), decoded=image)
 
 

@@ -39,7 +39,8 @@ def test_heads_without_end_are_cut_off(served):
 
 JSON = "Content-Type: application/json"
 ENDLESS = "Transfer-Encoding: chunked"
-LONG = "Content-Length: 1000000"
+LONG = "Content-Length: 2000000"
+SHORT = "Content-Length: 300000"
 EARLY_ANSWERS = [
     ("GET /healthz", [LONG], 413),
     ("POST /nowhere", [ENDLESS], 404),
@@ -85,6 +86,49 @@ def test_an_answer_before_the_end_of_the_body_ends_the_connection_of_who_sends_o
     with served.connect() as connection:  # what has come whole costs no connection
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
         assert b"connection: close" not in connection.recv(4096).lower()
+
+
+def refused_early(served, headers):
+    """A connection whose request was refused before its body came."""
+    connection = served.connect()
+    connection.sendall("\r\n".join(["POST /nowhere HTTP/1.1", "Host: localhost", *headers, "\r\n"]).encode())
+    answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 404")
+    return connection, b"connection: close" in answer.lower()
+
+
+def seconds_until_closed(connection):
+    """How long the server takes bytes that trickle."""
+    connection.settimeout(0.1)
+    began = time.monotonic()
+    while (seconds := time.monotonic() - began) < 4 * server.REST_LIMIT_S:
+        try:
+            connection.sendall(b"x")
+            if not connection.recv(100):
+                break
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+    return seconds
+
+
+def test_who_is_refused_before_a_short_body_comes_keeps_the_connection_if_it_comes_soon(served):
+    connection, closes = refused_early(served, [SHORT])
+    with connection:
+        assert not closes
+        for _ in range(3):
+            connection.sendall(bytes(100_000))
+        assert lives(connection)
+        time.sleep(1.5 * server.REST_LIMIT_S)  # nothing is awaited any more
+        assert lives(connection)
+    connection, closes = refused_early(served, [SHORT])
+    with connection:
+        assert not closes
+        assert seconds_until_closed(connection) < 2 * server.REST_LIMIT_S
+    connection, closes = refused_early(served, [SHORT, "Expect: 100-continue"])
+    connection.close()
+    assert closes  # whether the body or another request comes next cannot be known
 
 
 def test_sigterm_ends_an_idle_server_with_its_keep_alive_connections(served):
