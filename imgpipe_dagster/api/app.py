@@ -55,6 +55,7 @@ def create_app(settings: Settings, *, warm: bool = False) -> FastAPI:
     # Looked through in this order for each request: what is asked most comes first.
     for module in (classify, health, enhance, batches, qc, images, temples, images_script, docs):
         app.include_router(module.router)
+    app.state.metrics = metrics
     app.openapi = lambda: describe(app)  # type: ignore[method-assign] - as FastAPI's documentation says
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)

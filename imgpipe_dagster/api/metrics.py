@@ -38,6 +38,11 @@ class Metrics:
             ["known"],
             registry=self.registry,
         )
+        self._refused_connections = Counter(
+            "imgpipe_refused_connections",
+            "Connections that were closed at once, because there were too many.",
+            registry=self.registry,
+        )
         started = time.time()
         uptime = Gauge("imgpipe_uptime_seconds", "Time since this process began to serve.", registry=self.registry)
         uptime.set_function(lambda: time.time() - started)
@@ -57,3 +62,7 @@ class Metrics:
     def count_cache(self, *, hit: bool) -> None:
         """Note whether an answer was known before."""
         self._cache.labels("yes" if hit else "no").inc()
+
+    def count_refused_connection(self) -> None:
+        """Note a connection that was closed at once."""
+        self._refused_connections.inc()

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -32,9 +33,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     Attributes:
         connections_at_most: One more is closed at once, nearly unheard.
+        count_refused: Told of each of those.
     """
 
     connections_at_most = 1000
+    count_refused: Callable[[], None] = staticmethod(lambda: None)
     _head_bytes = 0
     _in_body = False
     _timer: asyncio.TimerHandle | None = None
@@ -43,6 +46,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Expect a head soon, unless there are too many connections."""
         super().connection_made(transport)
         if len(self.connections) > self.connections_at_most:
+            self.count_refused()
             transport.write(_TOO_MANY_CONNECTIONS)
             transport.close()
             return
@@ -126,6 +130,7 @@ def build_server(app: FastAPI, settings: Settings, host: str, port: int) -> ApiS
 
     class Protocol(BoundedHttpProtocol):
         connections_at_most = settings.api_max_connections
+        count_refused = staticmethod(app.state.metrics.count_refused_connection)
 
     config = uvicorn.Config(
         app,

@@ -39,7 +39,7 @@ _PICTURES: dict[int | str, dict[str, Any]] = {
     },
     406: {"description": Code.NOT_ACCEPTABLE.meaning, "content": {PROBLEM_JSON: {"schema": PROBLEM_SCHEMA}}},
 }
-_JSON_RANGES = ("application/json", "application/*", "*/*")
+_JSON = "application/json"
 _FORM = {
     "requestBody": {
         "required": True,
@@ -165,23 +165,31 @@ def _asked(request: Request, services: Services, wanted: EnhanceOptions) -> _Ask
         config = enhancement_defaults(services.settings).overridden(overrides(wanted, services.settings))
     except ValueError as error:
         raise Refusal(Code.INVALID_REQUEST, str(error)) from error
-    formats = {f"image/{kind}": kind for kind in OutputFormat}
-    for accepted in _accepted(request.headers.get("accept") or "*/*"):
-        if accepted in _JSON_RANGES:
-            return _Asked(config, as_picture=False)
-        if accepted == "image/*" or accepted == f"image/{config.format}":
-            return _Asked(config, as_picture=True)
-        if accepted in formats:
+    own = f"image/{config.format}"
+    formats = {own: config.format, **{f"image/{kind}": kind for kind in OutputFormat}}
+    wanted_most, ruled_out = _accepted(request.headers.get("accept") or "*/*")
+    for accepted in wanted_most:
+        for kind in (_JSON, *formats):
+            if kind in ruled_out or not _is_in(kind, accepted):
+                continue
+            if kind in (_JSON, own):
+                return _Asked(config, as_picture=kind == own)
             try:
-                return _Asked(config.overridden({"output": formats[accepted]}), as_picture=True)
+                return _Asked(config.overridden({"output": formats[kind]}), as_picture=True)
             except ValueError:  # JPEG, of a picture with a transparent background
                 continue
-    able = ", ".join(["application/json", *formats])
-    raise Refusal(Code.NOT_ACCEPTABLE, f"Accept names no type that this can be answered with: {able}.")
+    raise Refusal(
+        Code.NOT_ACCEPTABLE, f"Accept names no type that this can be answered with: {', '.join([_JSON, *formats])}."
+    )
 
 
-def _accepted(header: str) -> list[str]:
-    """The media ranges of an Accept header, the dearest first (RFC 9110, 12.5.1), without those that are ruled out."""
+def _is_in(kind: str, accepted: str) -> bool:
+    """Whether a media range holds a media type."""
+    return accepted in (kind, "*/*", f"{kind.partition('/')[0]}/*")
+
+
+def _accepted(header: str) -> tuple[list[str], set[str]]:
+    """The media ranges of an Accept header, the dearest first (RFC 9110, 12.5.1), and what is ruled out."""
     found = []
     for part in header.lower().split(","):
         name, *parameters = (word.strip() for word in part.split(";"))
@@ -190,7 +198,8 @@ def _accepted(header: str) -> list[str]:
             found.append((name, float(quality)))
         except ValueError:
             found.append((name, 1.0))
-    return [name for name, quality in sorted(found, key=lambda item: -item[1]) if quality > 0]
+    taken = [name for name, quality in sorted(found, key=lambda item: -item[1]) if quality > 0]
+    return taken, {name for name, quality in found if quality <= 0}
 
 
 async def _answer(services: Services, data: bytes, asked: _Asked) -> Any:  # noqa: ANN401 - as the paths

@@ -19,6 +19,7 @@ class Polled(BaseModel):
     taken_over: int = Field(description="New rows.")
     waiting: int = Field(description="Images that wait to be processed now.")
     told: int = Field(description="Answers that the SQL source was told.")
+    refused: int = Field(description="Answers that the SQL source refused; `imgpipe poll --all` tells them again.")
     sources: dict[str, int] = Field(description="New rows of each source.")
 
 
@@ -48,5 +49,6 @@ async def _poll(request: Request) -> Polled:
         taken_over=report.inserted,
         waiting=report.waiting,
         told=report.told,
+        refused=report.refused,
         sources={name: rows.inserted for name, rows in report.sources.items()},
     )

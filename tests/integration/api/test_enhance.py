@@ -69,6 +69,8 @@ def test_who_asks_for_a_picture_gets_the_picture(api):
         ("image/png;q=0.1, image/jpeg;q=0.5", "image/jpeg"),
         ("text/html, application/json;q=0.5", "application/json"),
         ("image/png;q=0, */*", "application/json"),
+        ("application/json;q=0, */*", "image/jpeg"),
+        ("image/jpeg;q=0, image/*", "image/webp"),
         ("image/png;q=much", "image/png"),
     ],
 )

@@ -21,7 +21,7 @@ def test_a_poll_takes_rows_over_and_says_how_many_wait(make_api, home, engine):
     answer = api.get("/images_script")
     assert (answer.status_code, answer.json()) == (
         200,
-        {"taken_over": 2, "waiting": 2, "told": 0, "sources": {"sql": 2}},
+        {"taken_over": 2, "waiting": 2, "told": 0, "refused": 0, "sources": {"sql": 2}},
     )
     assert api.post("/images_script").json()["taken_over"] == 0
     with engine.connect() as connection:
@@ -30,7 +30,13 @@ def test_a_poll_takes_rows_over_and_says_how_many_wait(make_api, home, engine):
 
 
 def test_without_a_source_nothing_is_taken_over_and_one_that_is_away_is_said_so(make_api, home):
-    assert make_api().get("/images_script").json() == {"taken_over": 0, "waiting": 0, "told": 0, "sources": {}}
+    assert make_api().get("/images_script").json() == {
+        "taken_over": 0,
+        "waiting": 0,
+        "told": 0,
+        "refused": 0,
+        "sources": {},
+    }
     away = make_api(
         sql_source_url=f"sqlite:///{home}/nothing/x.db", sql_source_query="SELECT image_id, image FROM fridge"
     )

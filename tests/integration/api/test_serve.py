@@ -183,6 +183,8 @@ def test_a_connection_too_many_is_closed_at_once_and_room_comes_back(serve):
             assert one_more.recv(4096).startswith(b"HTTP/1.1 503")
             assert one_more.recv(4096) == b""
         assert lives(held[0])
+        held[1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert b"\nimgpipe_refused_connections_total 1.0\n" in held[1].makefile("rb").read()
     deadline = time.monotonic() + 20
     room = False
     while not room:
