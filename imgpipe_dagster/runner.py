@@ -26,6 +26,7 @@ from imgpipe_dagster.catalogue.images import count_verdicts
 from imgpipe_dagster.catalogue.tables import BatchState, Claimant
 from imgpipe_dagster.instance import dagster_instance
 from imgpipe_dagster.partitions import image_batches
+from imgpipe_dagster.sensors.jobs import tick
 from imgpipe_dagster.sensors.new_images import (
     RUN_KEY_TAG,
     Action,
@@ -43,6 +44,8 @@ from imgpipe_dagster.settings import Settings
 log = logging.getLogger(__name__)
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the run's log is in Dagster's storage
+
+_JOBS_BATCHES = 100  # of clients' jobs that may be open at once
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def run_pending(
     """Claim and process all that waits, batch after batch, until nothing does.
 
     All images get their predictions before any is enhanced. Batches that an earlier run left behind are taken up as the
-    sensor would.
+    sensor would, and what clients' jobs ask for comes first.
 
     Args:
         settings: This installation's settings.
@@ -91,8 +94,12 @@ def run_pending(
     with dagster_instance(settings) as instance:
         runner = _Runner(settings, engine, instance, on_job)
         try:
-            runner.analyse_all()
-            runner.enhance_all()
+            runner.look_after_jobs()
+            going_on = True
+            while going_on:
+                runner.analyse_all()
+                runner.enhance_all()
+                going_on = runner.look_after_jobs()
         except BaseException:
             runner.offer_the_rest()
             raise
@@ -113,6 +120,11 @@ class _Runner:
         self._attempt_limits = AttemptLimits(settings.max_attempts, settings.heartbeat_limit_s)
         self._analysed: set[str] = set()  # by this command, which is to enhance them
         self.outcomes: list[JobOutcome] = []
+
+    def look_after_jobs(self) -> bool:
+        """Form batches of what clients' jobs ask for, and keep up how far each is; whether there are new batches."""
+        formed, _ = tick(self._engine, self._batch_limits.size, _JOBS_BATCHES)
+        return formed > 0
 
     def analyse_all(self) -> None:
         """Analyse what was left behind, then all images that wait."""

@@ -34,7 +34,9 @@ IN_WORK = STREAMS + 1
 _BATCH = 16
 """Pictures in work at once on CUDA: what threads ask at the same time becomes one batch."""
 
-_TRY_AGAIN_S = 60.0
+TRY_AGAIN_S = 60.0
+"""How long after a failure a model is tried again."""
+
 _LOOK_AGAIN_S = 0.05
 _WARM_SIZE = (480, 640)
 
@@ -118,7 +120,7 @@ class LoadedOnce(Generic[M]):
         with self._lock:
             if self._closing:
                 raise _about_to_end()
-            if self._model is None and time.monotonic() - self._failed_at > _TRY_AGAIN_S:
+            if self._model is None and time.monotonic() - self._failed_at > TRY_AGAIN_S:
                 try:
                     self._model = self._load()
                     self._metrics.note_model(self._what, self._model.version)

@@ -66,6 +66,11 @@ class RequestContext:
                 await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             status = CLIENT_GONE
+        except asyncio.CancelledError:  # the server ends, and this was not ready in the time that was left for it
+            if status:
+                raise
+            refusal = Refusal(Code.UNAVAILABLE, "The server is about to end.", retry_after_s=1)
+            await error_response(scope["path"], refusal, request_id)(scope, receive, send_with_id)
         except Exception:  # the last resort: whatever fails becomes an answer and a line in the log
             log.exception("request %s failed", request_id, extra={"request": request_id})
             if status:

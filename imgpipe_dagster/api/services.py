@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from imgpipe_dagster.api.answers import AnswerCache
 from imgpipe_dagster.api.gate import Gate
-from imgpipe_dagster.api.inference import IN_WORK, STREAMS, Inference, at_once
+from imgpipe_dagster.api.inference import IN_WORK, STREAMS, TRY_AGAIN_S, Inference, at_once
 from imgpipe_dagster.api.metrics import Metrics
 from imgpipe_dagster.api.problems import Refusal
 from imgpipe_dagster.api.rates import RateLimiter
@@ -67,6 +67,7 @@ class Services:
         temple_classifiers: Those models.
         metrics: The figures of this process.
         loading: Set while the models are loaded at the start: the process is not ready yet.
+        unloaded: Why a model could not be loaded at the start: the process is not ready either.
         draining: Set when the process is about to end: it is alive, and no longer ready.
     """
 
@@ -86,6 +87,7 @@ class Services:
     metrics: Metrics
     io_threads: ThreadPoolExecutor
     loading: bool = False
+    unloaded: str | None = None
     draining: bool = False
 
     async def in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -157,12 +159,22 @@ async def open_services(settings: Settings, metrics: Metrics, *, warm: bool) -> 
 
 
 async def _warm(services: Services) -> None:
+    """Load the models; what cannot be loaded is tried again, as long as it takes. Other paths serve meanwhile."""
+    services.unloaded = await _load(services)
+    services.loading = False
+    while services.unloaded is not None:
+        await asyncio.sleep(TRY_AGAIN_S)
+        services.unloaded = await _load(services)
+
+
+async def _load(services: Services) -> str | None:
+    """Load the models; why one of them cannot be loaded, or None."""
     try:
         await services.inference.warm()
-    except Refusal as refusal:  # what is wrong is in the log; the paths that need no model can still serve
+    except Refusal as refusal:
         log.error("%s", refusal.detail)  # noqa: TRY400 - the traceback is there already
-    finally:
-        services.loading = False
+        return str(refusal.detail)
+    return None
 
 
 async def _open_gate(settings: Settings, engine: Engine, threads: ThreadPoolExecutor, stack: AsyncExitStack) -> Gate:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hashlib
+import logging
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -9,10 +10,13 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
-from imgpipe_dagster.catalogue.engine import transact
+from imgpipe_dagster.catalogue.engine import describe_error, transact
 from imgpipe_dagster.catalogue.tables import ApiKey, User
 from imgpipe_dagster.catalogue.types import insert_or_ignore, seconds_ago, utc_now
+
+log = logging.getLogger(__name__)
 
 KEY_PREFIX = "imgpipe_"
 """What every key begins with, so that people and scanners recognise one."""
@@ -97,7 +101,10 @@ def find_key(engine: Engine, key: str) -> KnownKey | None:
         return None
     if found[0].idle_s is None or found[0].idle_s > _NOTED_EVERY_S:
         use = sa.update(ApiKey).where(ApiKey.id == found[0].id).values(last_used_at=utc_now())
-        transact(engine, lambda connection: connection.execute(use), retry_for_s=_LOOK_FOR_S)
+        try:
+            transact(engine, lambda connection: connection.execute(use), retry_for_s=_LOOK_FOR_S)
+        except DBAPIError as error:  # who may only read goes on reading where nothing can be written
+            log.warning("The use of the key %s cannot be noted: %s", found[0].name, describe_error(error))
     return found[0]
 
 

@@ -36,7 +36,8 @@ def run(
 ) -> None:
     """Claim and process all waiting images without a daemon, through the same Dagster jobs.
 
-    First every image gets its prediction, then those that have a SKU are enhanced.
+    First every image gets its prediction, then those that have a SKU are enhanced. Enhancements that clients asked the
+    API for are done as well.
 
     Exit status: 0 all well, 3 some images or an enhancement failed, 1 nothing could be done, 130 interrupted.
 

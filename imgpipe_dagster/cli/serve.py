@@ -13,7 +13,9 @@ LOOPBACK = "127.0.0.1"
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: IMGPIPE_API_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on. Default: IMGPIPE_API_PORT.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on. Default: IMGPIPE_API_PORT.")
+    ] = None,
 ) -> None:
     """Serve the HTTP API until SIGTERM or Ctrl-C; requests under way are answered first.
 

@@ -17,6 +17,7 @@ from imgpipe_dagster.backfills import backfill_assets
 from imgpipe_dagster.catalogue.batches import BatchLimits, claim_batch, get_batch
 from imgpipe_dagster.catalogue.frames import load_batch, replace_batch
 from imgpipe_dagster.catalogue.images import images_of_batch
+from imgpipe_dagster.catalogue.jobs import create_enhance_job, get_job
 from imgpipe_dagster.catalogue.tables import Claimant
 from imgpipe_dagster.demo.products import render_product
 from imgpipe_dagster.store import LocalStore, S3Store
@@ -382,3 +383,25 @@ def reports_of(installation, store):
         del report["batch_key"], report["predicted_at"]
         reports.append(report)
     return reports
+
+
+def test_what_clients_asked_for_is_done_without_a_daemon_too(install, database_url, cdn):
+    installation = install(database_url)
+    for number in range(3):
+        picture = render_product(number, width=300, height=300).image
+        cdn.files[f"{number}.jpg"] = cv2.imencode(".jpg", picture)[1].tobytes()
+        installation.add(cdn.url(f"{number}.jpg"))
+    with installation.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE product_images SET sku_id = 'SKU-1'")
+    size = {"IMGPIPE_BATCH_SIZE": "2"}  # so that the job needs two batches
+    assert installation.run("run", "--once", **size).returncode == 0
+    job = create_enhance_job(installation.engine, sku_id="SKU-1", parameters={}, config={"mode": "sharpen"})
+    done = installation.run("run", "--once", **size)
+    assert done.returncode == 0, done.stderr
+    found = get_job(installation.engine, job.job_id)
+    assert (found.status, found.processed_images, found.failed_images) == ("completed", 3, 0)
+    assert installation.query("SELECT mode, COUNT(*) FROM enhanced_images GROUP BY mode ORDER BY mode") == [
+        ("auto", 3),
+        ("sharpen", 3),
+    ]
+    assert "Nothing waits" in installation.run("run", "--once").stdout

@@ -129,7 +129,10 @@ async def import_images(request: Request, wanted: NewImages) -> Imported:
 @router.post("/batch", status_code=202)
 @access(Scope.WRITE, body=Body.JSON)
 async def create_batch(request: Request, response: Response, wanted: NewBatch) -> JobState:
-    """Ask for the enhancement of many images. The answer's Location says how far it is."""
+    """Ask for the enhancement of many images. The answer's Location says how far it is.
+
+    Dagster's daemon does it, or where none runs the next `imgpipe run --once`.
+    """
     services = services_of(request)
     config = overrides(wanted, services.settings)
     try:

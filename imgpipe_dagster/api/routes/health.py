@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imgpipe_dagster.api.gate import Scope
 from imgpipe_dagster.api.guard import GuardedRoute, access
+from imgpipe_dagster.api.inference import TRY_AGAIN_S
 from imgpipe_dagster.api.problems import Code, Refusal
 from imgpipe_dagster.api.services import services_of
 from imgpipe_dagster.catalogue.engine import CatalogueError
@@ -37,6 +38,8 @@ async def readyz(request: Request) -> Health:
         raise Refusal(Code.UNAVAILABLE, "The server is about to end.", retry_after_s=1)
     if services.loading:
         raise Refusal(Code.UNAVAILABLE, "The models are being loaded.", retry_after_s=2)
+    if services.unloaded is not None:
+        raise Refusal(Code.UNAVAILABLE, services.unloaded, retry_after_s=TRY_AGAIN_S)
     try:
         await services.in_thread(require_current, services.engine)
     except (CatalogueError, SQLAlchemyError) as error:

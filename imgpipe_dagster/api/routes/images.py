@@ -252,7 +252,7 @@ async def annotated(request: Request, image_id: ImageId) -> Response:
 @router.get("/{image_id}/enhanced", response_class=Response)
 @access(Scope.READ)
 async def enhanced(request: Request, image_id: ImageId) -> Response:
-    """The enhanced picture, once it is approved; reviewers see it before."""
+    """The enhanced picture, once it is approved; a key that may review as well as read sees it before."""
     services = services_of(request)
     found = await _details(services, image_id)
     made = found.enhanced

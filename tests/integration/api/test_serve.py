@@ -6,6 +6,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from sqlalchemy.engine import make_url
 
@@ -152,6 +153,31 @@ def test_sigterm_while_a_model_is_converted_does_not_wait_for_it(serve, home):
     assert served.process.wait(timeout=60) == 0
     assert not list(home.glob("models/**/*.xml"))
     assert not re.search("Traceback|ERROR", served.log.read_text())
+
+
+def test_what_is_not_ready_when_the_server_ends_is_told_so(serve):
+    served = serve(IMGPIPE_API_DRAIN_S="1")
+    with served.connect() as connection:
+        head = "POST /api/v1/import HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: late\r\nContent-Length: 9\r\n"
+        connection.sendall(f"{head}Content-Type: application/json\r\n\r\n[".encode())
+        time.sleep(0.5)
+        served.process.send_signal(signal.SIGTERM)
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"x-request-id: late\r\n" in answer.lower()
+    assert b'"code":"unavailable"' in answer
+    assert served.process.wait(timeout=20) == 0
+
+
+def test_a_server_whose_models_cannot_be_loaded_lives_and_is_not_ready(serve):
+    served = serve(IMGPIPE_API_WARM="true", IMGPIPE_BOTTLE_WEIGHTS="/nothing.onnx")
+    deadline = time.monotonic() + 60
+    while "cannot be loaded" not in (ready := httpx.get(f"{served.url}/readyz")).text:
+        assert ready.status_code == 503
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert (ready.status_code, ready.json()["code"]) == (503, "unavailable")
+    assert httpx.get(f"{served.url}/healthz").status_code == 200
 
 
 def test_without_a_key_only_this_machine_is_listened_to_and_it_says_so(serve, home):

@@ -155,6 +155,15 @@ def test_a_key_is_stored_as_a_hash_only_and_its_use_is_noted(make_api, engine, k
     assert key.encode() not in b"".join(path.read_bytes() for path in home.glob("catalogue.db*"))
 
 
+def test_a_key_reads_on_where_its_use_cannot_be_noted(make_api, engine, key, caplog):
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE UPDATE ON api_keys BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    assert make_api(prepare=probes).get("/api/v1/probe/read", headers=bearer(key)).status_code == 200
+    assert "the disk is full" in caplog.text
+
+
 def test_guessing_is_slowed_down_by_address_and_holds_no_good_key_up(make_api, key):
     api = make_api(prepare=probes)
     codes = [api.get("/api/v1/probe/read", headers=bearer(f"imgpipe_{n}")).status_code for n in range(25)]
