@@ -178,10 +178,12 @@ class Validator:
         try:
             if child is None or not child.alive:
                 child = _Child(self._limits)
-            yield child
-            child.forget()
-            if not child.alive:
-                child = _Child(self._limits)  # at once, so that it has started when the next file comes
+            try:
+                yield child
+            finally:
+                child.forget()
+                if not child.alive:
+                    child = _Child(self._limits)  # at once, so that it has started when the next file comes
         finally:
             self._idle.put(child)
 

@@ -135,6 +135,10 @@ def test_the_memory_of_a_large_picture_is_given_back_and_cannot_be_cut_off(misbe
         assert validator.decode(large[:-2])[0].reason is Reason.TRUNCATED
         left = Path(f"/proc/{child.pid}/fd/{child.cmdline()[-1]}").stat()
         assert 512 * left.st_blocks < 32 * 2**20, "a refused picture leaves its pixels there as well"
+        with pytest.raises(ZeroDivisionError), validator.decoded(large):
+            raise ZeroDivisionError
+        left = Path(f"/proc/{child.pid}/fd/{child.cmdline()[-1]}").stat()
+        assert 512 * left.st_blocks < 32 * 2**20, "whatever becomes of them"
         assert validator.validate(b"shrink").reason is Reason.DECODER_CRASHED
         assert validator.decode(good)[0].ok
 
