@@ -1,9 +1,11 @@
 """The watchdog as a process of its own: beside a real daemon that stops, and where no Dagster runs."""
 
+import contextlib
 import json
 import mailbox
 import os
 import signal
+import sqlite3
 import time
 
 import pytest
@@ -42,6 +44,28 @@ def wait_for(condition, limit_s):
         time.sleep(0.2)
 
 
+def stop_idle(daemon, databases):
+    """Stop a daemon while it writes nowhere: with a lock of SQLite's it would keep all others from writing."""
+
+    def is_locked(database):
+        with contextlib.closing(sqlite3.connect(database, timeout=2, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            connection.execute("ROLLBACK")
+            return False
+
+    for _ in range(20):
+        os.killpg(daemon.process.pid, signal.SIGSTOP)
+        time.sleep(0.05)
+        if not any(is_locked(database) for database in databases):
+            return
+        os.killpg(daemon.process.pid, signal.SIGCONT)
+        time.sleep(0.3)
+    pytest.fail("the daemon writes all the time")
+
+
 def predicted(installation, seconds_ago):
     with installation.engine.begin() as connection:
         connection.execute(sa.delete(ImagePrediction))
@@ -52,11 +76,11 @@ def predicted(installation, seconds_ago):
         )
 
 
-def test_a_stopped_daemon_is_reported_in_time_and_so_is_its_return(installation, subjects, start_daemon):
+def test_a_stopped_daemon_is_reported_in_time_and_so_is_its_return(installation, subjects, start_daemon, tmp_path):
     assert installation.run("db", "upgrade").returncode == 0
     daemon = start_daemon(installation)
     watchdog = installation.start("watchdog")
-    os.killpg(daemon.process.pid, signal.SIGSTOP)
+    stop_idle(daemon, [tmp_path / "catalogue.db", *(installation.home / "dagster").rglob("*.db")])
     stopped = time.monotonic()
     wait_for(lambda: any("daemon has been silent" in subject for subject in subjects()), HEARTBEAT_LIMIT_S + 60)
     assert time.monotonic() - stopped > 1, "a heartbeat of a moment ago is no silence"
