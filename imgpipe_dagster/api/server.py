@@ -10,14 +10,12 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from imgpipe_dagster.api.middleware import LINGER_S
 from imgpipe_dagster.settings import Settings
 
 HEAD_LIMIT_BYTES = 64 * 1024
 HEAD_LIMIT_S = 10.0
 """How long a request's head may be, and how long a connection may take to send it."""
-
-REST_LIMIT_S = 2.0
-"""How long the rest of a body is awaited whose request has its answer already."""
 
 _KEEP_ALIVE_S = 15
 _TOO_MANY_CONNECTIONS = (
@@ -87,7 +85,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._in_body:
             self._cancel_timer()
-            self._timer = self.loop.call_later(REST_LIMIT_S, self._give_up)
+            self._timer = self.loop.call_later(LINGER_S, self._give_up)
 
     def _await_head(self) -> None:
         self._timer = self.loop.call_later(HEAD_LIMIT_S, self._give_up)

@@ -78,6 +78,16 @@ def odd_rows(cdn, scenes):
     ]
 
 
+def add_products(installation, cdn, count, *, side):
+    """Rows of one SKU, each with a product photo of its own, square."""
+    for number in range(count):
+        picture = render_product(number, width=side, height=side).image
+        cdn.files[f"{number}.jpg"] = cv2.imencode(".jpg", picture)[1].tobytes()
+        installation.add(cdn.url(f"{number}.jpg"))
+    with installation.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE product_images SET sku_id = 'SKU-1'")
+
+
 def states(installation):
     return installation.query("SELECT state, attempt FROM image_batches ORDER BY id")
 
@@ -106,12 +116,7 @@ def test_a_run_that_is_killed_in_mid_batch_loses_and_doubles_nothing(install, da
 
 def test_an_enhancement_that_is_killed_in_mid_batch_loses_and_doubles_nothing(install, database_url, cdn):
     installation = install(database_url)
-    for number in range(6):
-        picture = render_product(number, width=600, height=600).image
-        cdn.files[f"{number}.jpg"] = cv2.imencode(".jpg", picture)[1].tobytes()
-        installation.add(cdn.url(f"{number}.jpg"))
-    with installation.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE product_images SET sku_id = 'SKU-1'")
+    add_products(installation, cdn, 6, side=600)
     victim = installation.start("run", "--once", IMGPIPE_ENHANCEMENT_WORKERS="1")
     enhanced = installation.home / "store" / "enhanced"
     deadline = time.monotonic() + 120
@@ -387,12 +392,7 @@ def reports_of(installation, store):
 
 def test_what_clients_asked_for_is_done_without_a_daemon_too(install, database_url, cdn):
     installation = install(database_url)
-    for number in range(3):
-        picture = render_product(number, width=300, height=300).image
-        cdn.files[f"{number}.jpg"] = cv2.imencode(".jpg", picture)[1].tobytes()
-        installation.add(cdn.url(f"{number}.jpg"))
-    with installation.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE product_images SET sku_id = 'SKU-1'")
+    add_products(installation, cdn, 3, side=300)
     size = {"IMGPIPE_BATCH_SIZE": "2"}  # so that the job needs two batches
     assert installation.run("run", "--once", **size).returncode == 0
     job = create_enhance_job(installation.engine, sku_id="SKU-1", parameters={}, config={"mode": "sharpen"})

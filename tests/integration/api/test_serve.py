@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from imgpipe_dagster.api import server
+from imgpipe_dagster.api.middleware import LINGER_S
 from imgpipe_dagster.catalogue.api_keys import create_key
 from imgpipe_dagster.catalogue.engine import connect
 
@@ -102,7 +103,7 @@ def seconds_until_closed(connection):
     """How long the server takes bytes that trickle."""
     connection.settimeout(0.1)
     began = time.monotonic()
-    while (seconds := time.monotonic() - began) < 4 * server.REST_LIMIT_S:
+    while (seconds := time.monotonic() - began) < 4 * LINGER_S:
         try:
             connection.sendall(b"x")
             if not connection.recv(100):
@@ -121,12 +122,12 @@ def test_who_is_refused_before_a_short_body_comes_keeps_the_connection_if_it_com
         for _ in range(3):
             connection.sendall(bytes(100_000))
         assert lives(connection)
-        time.sleep(1.5 * server.REST_LIMIT_S)  # nothing is awaited any more
+        time.sleep(1.5 * LINGER_S)  # nothing is awaited any more
         assert lives(connection)
     connection, closes = refused_early(served, [SHORT])
     with connection:
         assert not closes
-        assert seconds_until_closed(connection) < 2 * server.REST_LIMIT_S
+        assert seconds_until_closed(connection) < 2 * LINGER_S
     connection, closes = refused_early(served, [SHORT, "Expect: 100-continue"])
     connection.close()
     assert closes  # whether the body or another request comes next cannot be known
