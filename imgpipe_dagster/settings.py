@@ -158,7 +158,6 @@ class Settings(BaseSettings):
             "DEFAULT_BACKGROUND_COLOR",
             "BACKGROUND_COLOR",
         ),
-        pattern=r"^(white|black|gr[ae]y|transparent|#?[0-9A-Fa-f]{6})$",
         description="What is put behind products: white, #RRGGBB or transparent.",
     )
     background_method: Literal["grabcut", "rembg"] = Field(
@@ -461,6 +460,13 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="How lines look: json has the batch, attempt, image and request that each is about."
     )
+
+    @field_validator("background_color")
+    @classmethod
+    def _colour(cls, value: str) -> str:
+        if not re.fullmatch(r"white|black|gr[ae]y|transparent|#?[0-9A-Fa-f]{6}", value):
+            raise ValueError(f"{value!r} is no colour: use white, black, grey, #RRGGBB or transparent")
+        return value
 
     @field_validator("home")
     @classmethod

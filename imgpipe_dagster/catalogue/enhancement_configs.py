@@ -67,10 +67,7 @@ class EnhancementRequest:
         Raises:
             ValueError: A layer has an unknown key or a value that is not valid; the message lists what is.
         """
-        config = defaults
-        for layer in self.layers:
-            config = config.overridden(layer)
-        return config
+        return defaults.layered(*self.layers)
 
 
 def enhancement_requests(engine: Engine, batch_key: str) -> list[EnhancementRequest]:
@@ -185,10 +182,7 @@ def effective_config(engine: Engine, scope: Scope, name: str, defaults: Enhancem
         ValueError: Settings that another program has written are not valid.
     """
     layers = transact(engine, lambda connection: _layers(connection, scope, name), writes=False)
-    config = defaults
-    for layer in layers:
-        config = config.overridden(layer)
-    return config
+    return defaults.layered(*layers)
 
 
 def _layers(

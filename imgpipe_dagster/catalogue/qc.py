@@ -541,7 +541,8 @@ def _rework(
         config = EnhancementConfig()  # written by another version: the usual settings are a beginning
     done = [Step(step["step"]) for step in enhanced["steps"] or () if step["step"] in list(Step)]
     if any(found.startswith("mask_") for found in enhanced["review_reasons"] or ()):
-        done.append(Step.BACKGROUND)  # tried, and not trusted
+        done.append(Step.BACKGROUND)  # tried, and not trusted: it was kept already
+        methods = [method for method in methods if method is not BackgroundMethod.KEEP]
     return rework_settings(reason, config, done, methods=methods)
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from imgpipe_dagster.cli.common import (
+    EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
     AsJson,
     app,
@@ -23,7 +24,6 @@ from imgpipe_dagster.cli.common import (
     read_settings,
 )
 from imgpipe_dagster.cli.progress import lines_without_terminal
-from imgpipe_dagster.cli.runs import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -34,6 +34,7 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 EXIT_SOME_FAILED = 3
+EXIT_INTERRUPTED = 130
 
 _WIDTH_OF_FILES = 240  # columns where no terminal says how many it has: nothing is cut in a file or behind a pipe
 
@@ -89,7 +90,7 @@ def open_catalogue(*, current: bool = False, own: bool = True) -> Iterator["Engi
 
 def fail(message: str) -> NoReturn:
     """Say what went wrong and end with exit status 1."""
-    err.print(message, style="red", soft_wrap=True)
+    err.print(message, style="red", soft_wrap=True, markup=False)
     raise SystemExit(1)
 
 

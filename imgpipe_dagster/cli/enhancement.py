@@ -1,16 +1,17 @@
 """``imgpipe enhance`` and ``imgpipe score``: product pictures on this machine, without the catalogue."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imgpipe_dagster.cli.common import EXIT_SOME_FAILED, app, err, fail, read_settings
+from imgpipe_dagster.cli.common import EXIT_INTERRUPTED, EXIT_SOME_FAILED, app, counted, err, fail, read_settings
 from imgpipe_dagster.imaging.formats import DecodeError
 from imgpipe_dagster.settings import DEMO_WEIGHTS, Settings
 
@@ -24,6 +25,7 @@ Line = dict[str, Any]
 BoxFinder = Callable[[bytes], "Sequence[Box]"]
 
 _FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
+_OTHER_FORMATS = {".tif", ".tiff", ".gif", ".bmp", ".heic", ".avif", ".jp2", ".jxl", ".pdf", ".svg"}
 
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print a line of JSON for each file instead of text.")]
 Detect = Annotated[
@@ -52,30 +54,41 @@ def enhance(
             help="Instead of a mode, steps with commas: denoise, background, light, upscale, sharpen, standardize."
         ),
     ] = None,
-    background: Annotated[str, typer.Option(help="white, black, grey, #RRGGBB, transparent or keep.")] = "white",
+    background: Annotated[
+        str | None, typer.Option(help="white (default), black, grey, #RRGGBB, transparent or keep.")
+    ] = None,
     target_kb: Annotated[
         float | None, typer.Option(help="Largest size of a file in KB. Default: 500, and none for PNG.")
     ] = None,
     profile: Annotated[str | None, typer.Option(help="A marketplace's rules to aim at, such as amazon_main.")] = None,
     detect: Detect = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out files whose result is there: goes on where it stopped.")
+    ] = False,
     as_json: AsJsonLines = False,
 ) -> None:
     """Enhance product pictures, and print a line for each: scores, steps, size, or the reason why not.
 
+    What is not asked for is as the settings of this installation say, such as IMGPIPE_BACKGROUND_COLOR.
+
     Files in a folder keep their relative paths. Without the detector's boxes, products before cluttered backgrounds
     are often not found; they then keep their background and the line says so.
 
-    Exit status: 0 all well, 3 some files were bad, 1 nothing could be done.
+    Exit status: 0 all well, 3 some files were bad, 1 nothing could be done, 130 interrupted.
 
     Example: `imgpipe enhance photos -o shop --mode full --profile amazon_main --target-kb 500`
 
     A cut-out of the original size: `imgpipe enhance a.jpg -o cut --steps background --background transparent`
     """
-    from imgpipe_dagster.cli.picture_files import files_below, result_paths, write_whole
+    from imgpipe_dagster.cli.picture_files import files_below, printable, result_paths, write_whole
     from imgpipe_dagster.imaging.enhance import enhance as enhance_picture
 
     as_file = source.is_file() and output.suffix.lower() in _FORMATS and not output.is_dir()
+    if not as_file and output.suffix.lower() in _OTHER_FORMATS and not output.is_dir():
+        raise typer.BadParameter(f"{output}: results are written as {', '.join(_FORMATS)}, or into a folder.")
+    settings = read_settings()
     config = _config(
+        settings,
         mode=mode,
         steps=None if steps is None else [step.strip() for step in steps.split(",")],
         background=background,
@@ -95,13 +108,24 @@ def enhance(
         results = {source: output}
         if output.exists() and output.samefile(source):
             raise typer.BadParameter(f"{output} is the file to read: choose another place for the result.")
+    _make_folder(folder)
 
     def work(path: Path, data: bytes, boxes: "Sequence[Box]") -> Line:
         done = enhance_picture(data, config, boxes=boxes)
-        write_whole(results[path], done.encoded.data)
+        try:
+            write_whole(results[path], done.encoded.data)
+        except OSError as error:
+            fail(f"{printable(results[path])} cannot be written: {error.strerror}.")
         return _enhanced_line(done, results[path])
 
-    _each(files, work, _tell_enhanced, detect=detect, as_json=as_json)
+    left = [path for path in files if not results[path].exists()] if skip_existing else files
+    if len(left) < len(files):
+        err.print(f"{counted(len(files) - len(left), 'file has its result', 'files have their results')} already.")
+    try:
+        _each(settings, left, work, _tell_enhanced, detect=detect, as_json=as_json)
+    except KeyboardInterrupt as interrupt:
+        err.print("Interrupted; what is written is whole. The same command with --skip-existing goes on.")
+        raise typer.Exit(EXIT_INTERRUPTED) from interrupt
 
 
 @app.command()
@@ -125,24 +149,32 @@ def score(
         return _quality_line(judge(data, boxes=boxes))
 
     found = [path for place in files for path in files_below(place)]
-    _each(found, work, _tell_score, detect=detect, as_json=as_json)
+    _each(read_settings(), found, work, _tell_score, detect=detect, as_json=as_json)
 
 
-def _config(**values: Any) -> "EnhancementConfig":  # noqa: ANN401 - each is checked there
-    from imgpipe_dagster.imaging.encode import OutputFormat
-    from imgpipe_dagster.imaging.modes import EnhancementConfig
+def _make_folder(folder: Path) -> None:
+    """Make the folder for results now: that it cannot be written to is not to come out after the work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{folder} cannot be made: {error.strerror}.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise typer.BadParameter(f"{folder} cannot be written to.")
+
+
+def _config(settings: Settings, **values: Any) -> "EnhancementConfig":  # noqa: ANN401 - each is checked there
+    from imgpipe_dagster.configured import enhancement_defaults
 
     if values["mode"] and values["steps"]:
         raise typer.BadParameter("--mode names a plan of steps, and --steps are one: give one of the two.")
     try:
-        config = EnhancementConfig.from_mapping(values)
+        return enhancement_defaults(settings).layered(values)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    # PNG has no quality that could be lowered: only who asks for a size is told that it is not reached.
-    return replace(config, target_kb=None) if config.format is OutputFormat.PNG and not values["target_kb"] else config
 
 
 def _each(
+    settings: Settings,
     files: Sequence[Path],
     work: "Callable[[Path, bytes, Sequence[Box]], Line]",
     tell: Callable[[Line], str],
@@ -154,7 +186,6 @@ def _each(
     from imgpipe_dagster.cli.picture_files import TrustedFiles, printable, work_in_order
     from imgpipe_dagster.cli.progress import file_bar
 
-    settings = read_settings()
     reasons: Counter[str] = Counter()
     with (
         _box_finder(settings, detect) as find_boxes,

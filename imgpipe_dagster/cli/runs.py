@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from imgpipe_dagster.cli.common import (
+    EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
     AsJson,
     app,
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from imgpipe_dagster.runner import JobOutcome
-
-EXIT_INTERRUPTED = 130
 
 
 @app.command()

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 
 STRONG_NOISE = 8.0
+_USUAL_RANGE = 180.0
+"""Grey levels from a product's shadows to its highlights with which nothing lacks contrast."""
 
 
 def denoise(image: np.ndarray, sigma: float, strength: float = 1.0) -> np.ndarray:
@@ -30,7 +32,7 @@ def correct_light(image: np.ndarray, mask: np.ndarray, strength: float = 1.0) ->
     A colour cast is what the nearly neutral pixels around the product have in common: a larger one may be the
     backdrop's own colour, and the product's own tint is never taken for one. Lightness is stretched to a usual range as
     far as the scene's own highlights say that light is missing, and its median lifted by a gamma curve; hue and
-    saturation stay, as all channels are scaled alike.
+    saturation stay, as all channels are scaled alike. A product with light and contrast enough keeps its colours.
 
     Args:
         image: uint8 BGR, (height, width, 3).
@@ -68,9 +70,9 @@ def _thumbnail(layer: np.ndarray) -> np.ndarray:
 
 def _tone_curve(low: float, middle: float, high: float, strength: float, *, lit: float) -> np.ndarray:
     """New lightness for each of the 256 old ones."""
-    black = low - min(0.5 * max(0.0, low - 12), 25)
+    black = low - min(0.5 * max(0.0, low - 12), 15, max(0.0, (_USUAL_RANGE - (high - low)) / 2))
     # A black product in a well lit scene is to stay black: it is lifted little more than the scene needs.
-    lift = 1.5 * max(1.0, 235 / max(lit, 1.0))
+    lift = 1.1 * max(1.0, 235 / max(lit, 1.0)) ** 1.45
     white = max(high, min(235.0, lift * high))
     # Anchored at the highlights: a white product without contrast stays white.
     slope = float(np.clip((white - black) / max(high - low, 0.15 * high, 1.0), 1, 1.3 * white / max(high, 1.0)))

@@ -144,6 +144,20 @@ class EnhancementConfig:
             given["custom_rules"] = Profile.custom(given["custom_rules"])
         return replace(self, **given)
 
+    def layered(self, *layers: Mapping[str, Any]) -> "EnhancementConfig":
+        """Return these defaults with layers laid over them, the later ones winning.
+
+        PNG has no quality that could be lowered: of the defaults, the largest size is not for it.
+
+        Raises:
+            ValueError: As ``from_mapping``.
+        """
+        config = self
+        for layer in layers:
+            config = config.overridden(layer)
+        asked = any(layer.get("target_kb") is not None for layer in layers)
+        return replace(config, target_kb=None) if config.format is OutputFormat.PNG and not asked else config
+
     def as_mapping(self) -> dict[str, Any]:
         """The settings that are not None as JSON takes them; ``from_mapping`` gives this configuration back."""
         values = json.loads(json.dumps(asdict(self)))

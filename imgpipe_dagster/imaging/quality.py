@@ -245,7 +245,7 @@ def _compression(picture: np.ndarray, inside: np.ndarray, origin: tuple[int, int
     if len(blocks) == 0:
         return 1.0
     step = _quantisation(blocks)
-    if step == 0 and _blockiness(grey, inside, origin) > 0.02:  # so strong that hardly a coefficient is left
+    if step == 0 and _blockiness(grey, inside, origin) > 0.025:  # so strong that hardly a coefficient is left
         step = _STRONGEST_STEP
     return 1 / (1 + (step / 130) ** 3)
 

@@ -142,7 +142,7 @@ class MariaDB(ServerProcess):
         )
 
     def create(self) -> None:
-        subprocess.run(
+        made = subprocess.run(
             [
                 "mariadb-install-db",
                 "--no-defaults",
@@ -152,10 +152,12 @@ class MariaDB(ServerProcess):
                 "--skip-test-db",
                 "--skip-name-resolve",
             ],
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
             timeout=120,
         )
+        assert made.returncode == 0, made.stdout + made.stderr
         self.start()
         self.execute(
             f"CREATE USER 'imgpipe'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'",

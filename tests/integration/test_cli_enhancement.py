@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -112,6 +114,57 @@ def test_one_picture_may_go_into_a_named_file_whose_ending_is_its_format(imgpipe
     assert np.abs(cv2.imread(str(written))[0, 0].astype(int) - (0x30, 0x20, 0x10)).max() <= 6
 
 
+def test_what_is_not_asked_for_is_as_the_settings_say(imgpipe, tmp_path, product):
+    cv2.imwrite(str(tmp_path / "a.jpg"), product)
+    settings = {
+        "DEFAULT_BACKGROUND_COLOR": "#00FF00",
+        "TARGET_MIN_DIMENSION": "600",
+        "IMGPIPE_ENHANCEMENT_MODE": "full",
+    }
+    line = lines(imgpipe("enhance", "a.jpg", "-o", "green", "--json", **settings))["a.jpg"]
+    assert (line["width"], line["height"]) == (600, 600)
+    assert cv2.imread(str(tmp_path / line["output"]))[2, 2].tolist() == pytest.approx([0, 255, 0], abs=6)
+    asked = imgpipe("enhance", "a.jpg", "-o", "black", "--background", "black", "--json", **settings)
+    assert cv2.imread(str(tmp_path / lines(asked)["a.jpg"]["output"]))[2, 2].max() <= 6
+    kept = imgpipe("enhance", "a.jpg", "-o", "kept", "--json", ENABLE_BACKGROUND_REMOVAL="false")
+    assert not lines(kept)["a.jpg"]["background_replaced"]
+
+
+def test_a_colour_that_is_none_is_named_as_it_was_written(imgpipe, tmp_path):
+    result = imgpipe("status", DEFAULT_BACKGROUND_COLOR="mau[v]e")
+    assert result.returncode == 1
+    assert "'mau[v]e' is no colour: use white, black, grey, #RRGGBB or transparent" in " ".join(result.stderr.split())
+
+
+def test_what_has_its_result_can_be_left_out(imgpipe, photos, tmp_path):
+    first = imgpipe("enhance", "photos", "-o", "shop", "--mode", "optimize", "--json")
+    missing = tmp_path / lines(first)["photos/left/b.jpg"]["output"]
+    missing.unlink()
+    again = imgpipe("enhance", "photos", "-o", "shop", "--mode", "optimize", "--skip-existing", "--json")
+    assert "3 files have their results already." in again.stderr
+    bad = {name for name, line in lines(first).items() if "reason" in line}
+    assert set(lines(again)) == bad | {"photos/left/b.jpg"}
+    assert missing.exists()
+
+
+def test_an_interrupted_folder_says_how_to_go_on(imgpipe, tmp_path, product):
+    for number in range(40):
+        cv2.imwrite(str(tmp_path / f"photos{number:02}.jpg"), product)
+    command = ["env", "--default-signal=INT", IMGPIPE, "enhance", ".", "-o", "shop", "--mode", "full"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("shop/*.jpg")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command with --skip-existing goes on." in " ".join(said.split())
+    assert "Traceback" not in said
+    written = list((tmp_path / "shop").iterdir())
+    assert 0 < len(written) < 40
+    assert all(cv2.imread(str(path)) is not None for path in written)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -123,6 +176,8 @@ def test_one_picture_may_go_into_a_named_file_whose_ending_is_its_format(imgpipe
         (["-o", "shop", "--target-kb", "-1"], "target_kb must be from"),
         (["-o", "photos"], "another place"),
         (["-o", "photos/a.jpg"], "is a file"),
+        (["-o", "shop.tiff"], "results are written as .jpg, .jpeg, .png, .webp, or into a folder"),
+        (["-o", "/proc/shop"], "/proc/shop cannot be made"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_valid_choices(photos, tmp_path, monkeypatch, arguments, said):

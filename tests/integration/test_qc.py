@@ -281,6 +281,14 @@ def test_a_rejection_that_no_setting_can_mend_is_final_at_once(engine):
     assert reject(engine, second, reason=RejectionReason.MASK_TORN, methods=only).qc_status == "rejected"
 
 
+def test_a_background_that_was_kept_is_not_kept_once_more(engine):
+    (image_id,) = add(engine, 1)
+    with engine.begin() as connection:
+        connection.execute(sa.update(EnhancedImage).values(steps=[], review_reasons=["mask_unstable"]))
+    methods = [BackgroundMethod.GRABCUT, BackgroundMethod.KEEP]
+    assert reject(engine, image_id, reason=RejectionReason.MASK_TORN, methods=methods).qc_status == "rejected"
+
+
 def test_a_decision_is_about_the_file_that_was_seen(engine):
     (image_id,) = add(engine, 1)
     with pytest.raises(qc.NotReviewableError, match="has changed since"):

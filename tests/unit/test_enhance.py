@@ -332,6 +332,19 @@ def test_a_product_of_one_tone_is_never_darkened(level: int):
     assert correct_light(flat, np.full((200, 200), 255, np.uint8)).min() >= level
 
 
+@pytest.mark.parametrize("around", [255, 215])
+@pytest.mark.parametrize("colour", [(60, 109, 30), (40, 150, 180), (160, 90, 40)], ids=["green", "ochre", "blue"])
+def test_a_product_with_light_and_contrast_keeps_its_colour(around: int, colour: tuple[int, int, int]):
+    scene = np.full((300, 300, 3), around, np.uint8)
+    scene[50:250, 100:200] = colour
+    scene[110:190, 105:195] = 250  # its label
+    scene[130:150, 110:190] = 25
+    mask = np.zeros((300, 300), np.uint8)
+    mask[50:250, 100:200] = 255
+    changed = correct_light(scene, mask)[70, 150].astype(float) / colour
+    assert 0.9 < changed.min() <= changed.max() < 1.15
+
+
 def test_a_black_product_in_a_well_lit_scene_stays_black():
     scene = np.full((200, 200, 3), 240, np.uint8)
     scene[50:150, 50:150] = 30

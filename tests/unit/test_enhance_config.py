@@ -56,6 +56,20 @@ def test_the_skus_value_wins_over_the_groups():
     assert (sku.mode, sku.background, sku.target_kb) == (Mode.FULL, "keep", 200)
 
 
+@pytest.mark.parametrize(
+    ("layers", "target_kb"),
+    [
+        ([], 400),
+        ([{"output": "png"}], None),
+        ([{"background": "transparent"}, {"mode": "full"}], None),
+        ([{"background": "transparent", "output": "webp"}], 400),
+        ([{"target_kb": 900}, {"output": "png"}], 900),
+    ],
+)
+def test_the_usual_size_is_not_for_png_whose_quality_cannot_be_lowered(layers: list[dict], target_kb: float | None):
+    assert EnhancementConfig(target_kb=400).layered(*layers).target_kb == target_kb
+
+
 def test_the_fingerprint_differs_where_a_setting_does():
     assert EnhancementConfig().fingerprint == EnhancementConfig(mode=Mode.AUTO).fingerprint
     assert len({EnhancementConfig(light=strength).fingerprint for strength in (0.5, 1.0, 1.5)}) == 3

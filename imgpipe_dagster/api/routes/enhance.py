@@ -162,7 +162,7 @@ class _Asked:
 def _asked(request: Request, services: Services, wanted: EnhanceOptions) -> _Asked:
     """What the options and Accept say together."""
     try:
-        config = enhancement_defaults(services.settings).overridden(overrides(wanted, services.settings))
+        config = enhancement_defaults(services.settings).layered(overrides(wanted, services.settings))
     except ValueError as error:
         raise Refusal(Code.INVALID_REQUEST, str(error)) from error
     own = f"image/{config.format}"
