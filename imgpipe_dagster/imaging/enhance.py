@@ -80,6 +80,8 @@ def enhance(
     cutout = _cut_out(image if noise < STRONG_NOISE else denoise(image, noise), given, config, boxes)
     trusted = cutout is not None and cutout.plausible
     mask = cutout.alpha if cutout is not None and trusted else np.full((height, width), 255, np.uint8)
+    if given is not None and not trusted:  # nothing in it is opaque: it is seen as it shows before the background
+        image = _compose(image, given, background_colour(config))
     before = score(image, mask if trusted else None)
     steps = plan(config, before, (width, height), background_is_done=given is None and _is_plain(image, mask, config))
     planned = {planned.step for planned in steps}

@@ -204,6 +204,13 @@ def test_a_file_in_which_all_is_transparent_goes_to_review(mode: Mode):
     assert "mask_nearly_empty" in enhance(empty, EnhancementConfig(mode=mode)).review_reasons
 
 
+def test_what_nowhere_is_opaque_is_seen_before_the_background():
+    half = np.full((60, 80, 4), (200, 30, 30, 100), np.uint8)
+    result = enhance(file_of(Image.fromarray(half), "PNG"), EnhancementConfig(mode=Mode.OPTIMIZE))
+    assert "mask_nearly_empty" in result.review_reasons
+    assert result.image[30, 40].tolist() == pytest.approx([167, 167, 233], abs=1)
+
+
 def test_the_frame_around_a_picture_without_a_product_is_not_scored():
     black = enhance(np.zeros((300, 400, 3), np.uint8), EnhancementConfig(mode=Mode.FULL))
     assert black.after.score < 5
