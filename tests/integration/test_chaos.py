@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError
 
 from imgpipe_dagster.backfills import has_ended
 from imgpipe_dagster.instance import FINISHED_RUNS, INSTANCE_YAML, PROJECT_DIR
+from imgpipe_dagster.launching.worker import Worker
 
 KILLS = int(os.environ.get("IMGPIPE_CHAOS_KILLS", "20"))
 SEED = int(os.environ.get("IMGPIPE_CHAOS_SEED", time.time_ns() % 1_000_000))
@@ -34,6 +35,7 @@ WAITING_AT_MOST = BATCH_SIZE
 NOTICED_LIMIT_S = 120
 DRAINED_LIMIT_S = 300
 CURRENT = ["raw_images", "validated_images", "detected_images", "image_predictions", "metadata_reports"]
+FORK_SERVER = "multiprocessing.forkserver"
 LIVE = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
@@ -41,7 +43,9 @@ class Fault(Enum):
     WORKER = "the run worker"
     CODE_SERVER = "the code server"
     WORKER_AND_CODE_SERVER = "worker and code server"
+    FORK_SERVER = "what workers are forked from"
     DAEMON = "the daemon"
+    DAEMON_AND_WORKERS = "the daemon with all that it started"
     DATABASE = "the database"
 
 
@@ -105,17 +109,28 @@ class Feeder(threading.Thread):
 
 
 class Pipeline:
-    """All parts of an installation, and the faults that they can suffer."""
+    """All parts of an installation, and the faults that they can suffer, whoever starts the workers."""
 
-    def __init__(self, installation, mariadb, start_code_server, start_daemon, rng: random.Random):
+    faults: tuple[Fault, ...]
+
+    def __init__(self, installation, mariadb, rng: random.Random):
         self.installation, self.mariadb, self.rng = installation, mariadb, rng
-        self.code_server = start_code_server(installation)
-        self._start_daemon = lambda: start_daemon(installation, self.code_server.workspace)
-        self.daemons = [self._start_daemon()]
-        self._sessions = {self.code_server.process.pid}
+        self.daemons = []
+        self._sessions: set[int] = set()
 
     def add_daemon(self) -> None:
-        self.daemons.append(self._start_daemon())
+        raise NotImplementedError
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes of runs, also of those that whoever started them has left behind."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End everything in good order, as systemd does: what does not end is killed."""
+        for daemon in self.daemons:
+            os.kill(daemon.process.pid, signal.SIGTERM)
+        for daemon in self.daemons:
+            daemon.process.wait(timeout=180)
 
     def strike(self, fault: Fault) -> None:
         """Let a part suffer a fault at a random moment, and wait until what is left has noticed."""
@@ -124,35 +139,14 @@ class Pipeline:
             case Fault.WORKER:
                 self._kill_a_worker()
                 self._wait_until_lost_runs_are_known()
-            case Fault.CODE_SERVER:
-                self.code_server.process.kill()  # runs go on without it
-                self._restart_code_server()
-                self._wait_for_tick()
-            case Fault.WORKER_AND_CODE_SERVER:
-                self._wait_for_a_worker()
-                time.sleep(self.rng.uniform(0, 3))
-                self.code_server.kill()  # with its children
-                for worker in self.workers():  # of an earlier code server
-                    worker.kill()
-                self._restart_code_server()
-                self._wait_until_lost_runs_are_known()
-            case Fault.DAEMON:
-                daemon = self.rng.choice(self.daemons)
-                daemon.kill()
-                daemon.start()
-                self._wait_for_tick()
             case Fault.DATABASE:
                 self.mariadb.kill()
                 time.sleep(self.rng.uniform(0, 2))
                 self.mariadb.start()
                 self._wait_for_tick()
 
-    def workers(self) -> list[psutil.Process]:
-        """The processes of runs, also of those whose code server is gone."""
-        return [process for process in self.processes() if "--multiprocessing-fork" in process.info["cmdline"]]
-
     def processes(self) -> list[psutil.Process]:
-        """Code servers, their runs, and the children of these."""
+        """Those that start workers, the workers, and the children of these."""
         found = []
         for process in psutil.process_iter(["cmdline", "status"]):
             try:
@@ -162,22 +156,6 @@ class Pipeline:
             if ours and process.info["cmdline"]:  # a zombie has none
                 found.append(process)
         return found
-
-    def stop(self) -> None:
-        """End everything in good order, as systemd does: what does not end is killed.
-
-        A code server of Dagster never ends by itself if the database was away in the moment in which it noticed that a
-        run's process was dead: its thread that counts them has died of that (`_check_for_orphaned_runs`).
-        """
-        for part in (*self.daemons, self.code_server):
-            os.kill(part.process.pid, signal.SIGTERM)
-        for daemon in self.daemons:
-            daemon.process.wait(timeout=180)
-        try:
-            self.code_server.process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self.code_server.process.kill()
-            self.code_server.process.wait(timeout=60)
 
     def kill_what_is_left(self) -> None:
         for process in self.processes():
@@ -197,10 +175,6 @@ class Pipeline:
     def _wait_for_a_worker(self) -> None:
         wait_for(self.workers, NOTICED_LIMIT_S, "the start of a run")
 
-    def _restart_code_server(self) -> None:
-        self.code_server.start()
-        self._sessions.add(self.code_server.process.pid)
-
     def _wait_until_lost_runs_are_known(self) -> None:
         with instance_of(self.installation) as instance:
             wait_for(
@@ -211,6 +185,110 @@ class Pipeline:
         tick = "SELECT ticked_at FROM sensor_ticks WHERE sensor_name = 'new_images_sensor'"
         before = self.installation.query(tick)
         wait_for(lambda: self.installation.query(tick) != before, NOTICED_LIMIT_S, "the next tick")
+
+
+class WithCodeServer(Pipeline):
+    """Workers are started by a code server that somebody looks after."""
+
+    faults = (Fault.WORKER, Fault.CODE_SERVER, Fault.WORKER_AND_CODE_SERVER, Fault.DAEMON, Fault.DATABASE)
+
+    def __init__(self, installation, mariadb, start_code_server, start_daemon, rng: random.Random):
+        super().__init__(installation, mariadb, rng)
+        self.code_server = start_code_server(installation)
+        self._sessions = {self.code_server.process.pid}
+        self._start_daemon = start_daemon
+        self.add_daemon()
+
+    def add_daemon(self) -> None:
+        self.daemons.append(self._start_daemon(self.installation, self.code_server.workspace))
+
+    def workers(self) -> list[psutil.Process]:
+        return [process for process in self.processes() if "--multiprocessing-fork" in process.info["cmdline"]]
+
+    def strike(self, fault: Fault) -> None:
+        super().strike(fault)
+        match fault:
+            case Fault.CODE_SERVER:
+                self.code_server.process.kill()  # runs go on without it
+                self._restart_code_server()
+                self._wait_for_tick()
+            case Fault.WORKER_AND_CODE_SERVER:
+                self._wait_for_a_worker()
+                time.sleep(self.rng.uniform(0, 3))
+                self.code_server.kill()  # with its children
+                for worker in self.workers():  # of an earlier code server
+                    worker.kill()
+                self._restart_code_server()
+                self._wait_until_lost_runs_are_known()
+            case Fault.DAEMON:
+                daemon = self.rng.choice(self.daemons)
+                daemon.kill()
+                daemon.start()
+                self._wait_for_tick()
+
+    def stop(self) -> None:
+        """As ever; the code server last.
+
+        One of Dagster never ends by itself if the database was away in the moment in which it noticed that a run's
+        process was dead: its thread that counts them has died of that (`_check_for_orphaned_runs`).
+        """
+        os.kill(self.code_server.process.pid, signal.SIGTERM)
+        super().stop()
+        try:
+            self.code_server.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.code_server.process.kill()
+            self.code_server.process.wait(timeout=60)
+
+    def _restart_code_server(self) -> None:
+        self.code_server.start()
+        self._sessions.add(self.code_server.process.pid)
+
+
+class WithForkServer(Pipeline):
+    """Workers are forked by the daemon, which starts its code server as well."""
+
+    faults = (Fault.WORKER, Fault.FORK_SERVER, Fault.DAEMON, Fault.DAEMON_AND_WORKERS, Fault.DATABASE)
+
+    def __init__(self, installation, mariadb, start_daemon, rng: random.Random):
+        super().__init__(installation, mariadb, rng)
+        self._start_daemon = start_daemon
+        self.add_daemon()
+
+    def add_daemon(self) -> None:
+        self.daemons.append(self._start_daemon(self.installation))
+        self._sessions.add(self.daemons[-1].process.pid)
+
+    def workers(self) -> list[psutil.Process]:
+        with instance_of(self.installation) as instance:
+            named = [Worker.of(run) for run in instance.get_runs(dg.RunsFilter(statuses=LIVE))]
+        return [process for worker in named if worker and (process := worker.find())]
+
+    def strike(self, fault: Fault) -> None:
+        super().strike(fault)
+        daemon = self.rng.choice(self.daemons)
+        match fault:
+            case Fault.FORK_SERVER:
+                self._wait_for_a_worker()
+                for process in self.processes():
+                    if FORK_SERVER in " ".join(process.info["cmdline"]) and process.parent() in self._daemons():
+                        process.kill()
+                self._wait_for_tick()
+            case Fault.DAEMON:
+                daemon.process.kill()  # its runs go on without it
+                self._restart(daemon)
+            case Fault.DAEMON_AND_WORKERS:
+                daemon.kill()
+                self._restart(daemon)
+                self._wait_until_lost_runs_are_known()
+
+    def _daemons(self) -> list[psutil.Process]:
+        return [psutil.Process(daemon.process.pid) for daemon in self.daemons]
+
+    def _restart(self, daemon) -> None:
+        daemon.start()
+        self._sessions.add(daemon.process.pid)
+        self._wait_for_tick()
 
 
 @pytest.fixture
@@ -236,9 +314,12 @@ def installation(install, mariadb_url, cdn):
     return installation
 
 
-@pytest.fixture
-def pipeline(installation, mariadb, start_code_server, start_daemon):
-    pipeline = Pipeline(installation, mariadb, start_code_server, start_daemon, random.Random(SEED))
+@pytest.fixture(params=["code server", "fork server"])
+def pipeline(request, installation, mariadb, start_code_server, start_daemon):
+    if request.param == "code server":
+        pipeline = WithCodeServer(installation, mariadb, start_code_server, start_daemon, random.Random(SEED))
+    else:
+        pipeline = WithForkServer(installation, mariadb, start_daemon, random.Random(SEED))
     yield pipeline
     pipeline.kill_what_is_left()
 
@@ -251,11 +332,10 @@ def feeder(installation, cdn, scenes):
     feeder.stop()
 
 
-def faults(rng: random.Random) -> list[Fault]:
+def faults(pipeline: Pipeline) -> list[Fault]:
     """Each kind as often as the others, in any order."""
-    kinds = list(Fault)
-    drawn = [kinds[number % len(kinds)] for number in range(KILLS)]
-    rng.shuffle(drawn)
+    drawn = [pipeline.faults[number % len(pipeline.faults)] for number in range(KILLS)]
+    pipeline.rng.shuffle(drawn)
     return drawn
 
 
@@ -303,7 +383,7 @@ def test_random_kills_lose_and_double_nothing(pipeline, feeder, installation):
     tell(f"{KILLS} kills, seed {SEED}: IMGPIPE_CHAOS_SEED={SEED} repeats it")
     began = time.monotonic()
     backfill = ""
-    for number, fault in enumerate(faults(pipeline.rng), 1):
+    for number, fault in enumerate(faults(pipeline), 1):
         if number == max(1, KILLS // 2):
             pipeline.add_daemon()
             backfill = backfill_what_is_under_way(installation)
