@@ -35,7 +35,7 @@ def share_along_limit(mask: np.ndarray, allowed: np.ndarray) -> float:
     small, inside = _small(mask), _small(allowed)
     outline = small - cv2.erode(small, np.ones((3, 3), np.uint8), borderValue=1)
     limit = cv2.dilate(1 - inside, np.ones((2 * _ALONG + 1, 2 * _ALONG + 1), np.uint8))
-    return float((outline & limit).sum() / max(1, outline.sum()))
+    return float(np.count_nonzero((outline > 0) & (limit > 0)) / max(1, np.count_nonzero(outline)))
 
 
 def without_leaks(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

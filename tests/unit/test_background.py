@@ -187,8 +187,8 @@ def test_one_solution_may_be_an_outlier_but_not_two(
     left = iter(widths * 2)
 
     def solve(image: np.ndarray, *_: object, **__: object) -> np.ndarray:
-        solution = np.zeros(image.shape[:2], np.uint8)
-        height, width = solution.shape
+        height, width = image.shape[:2]
+        solution = np.zeros((height, width), np.uint8)
         reach = next(left) / 2
         solution[round(height / 4) : round(3 * height / 4), round(width / 2 - reach) : round(width / 2 + reach)] = 255
         return solution
@@ -201,7 +201,7 @@ def test_one_solution_may_be_an_outlier_but_not_two(
 
 def test_a_dark_scene_is_no_plain_backdrop_because_most_of_it_is_black():
     scene = np.full((400, 600, 3), 6, np.uint8)
-    for x, y in ((90, 0), (430, 399), (0, 120), (599, 300), (0, 330), (250, 399)):
+    for x, y in ((90, 0), (430, 399), (0, 200), (599, 300)):
         cv2.circle(scene, (x, y), 75, (18, 60, 30), -1)
     cv2.circle(scene, (300, 200), 90, (230, 230, 230), -1)
     assert plain_backdrop_mask(scene) == (None, False)
