@@ -7,9 +7,12 @@ import numpy as np
 
 _SIDE = 512
 _MOST_SPREAD = 2.5
-_LEAST_SIDE_SHARE = 0.6
+_LEAST_SIDE_SHARE = 0.8
 _MOST_CHROMA = 45.0  # of studio paper; what fills the frame with a stronger colour is rather the product itself
 _SHADOW_SLOPE = 2.5  # lightness per pixel; what rises faster is no soft shadow
+_NEAR = 4  # pixels
+_HARD_SHARE = 0.5  # of where a shaded part meets the backdrop; shadows have 0.3 at most, sides nearly 1
+_LEAST_SHADED = 0.005
 _HARD_SLOPE = 1.0  # lightness per pixel; a cast shadow is softer, a product's edge or print harder
 
 
@@ -59,13 +62,17 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     shaded = _not_connected_with_border(same)
     shadow_coloured = _shadow_coloured(lab, backdrop.surface, difference, tolerance)
     mask = _not_connected_with_border(same | (shadow_coloured & (slope < _SHADOW_SLOPE)))
+    sides = _shaded_sides(shaded & ~mask, same, slope)
+    if sides.any():
+        mask |= sides
+        mask |= shaded & _not_connected_with_border(~mask)  # print on them
     # A grey product can itself pass for a shadow, and is then eaten; of a white one, only the print may be left.
     eaten = _solidity(mask) < _solidity(shaded) - 0.12 or (
         mask.any() and _solidity(mask) < 0.8 and _hull_share(mask) < 0.5
     )
     sure = not eaten and _edges_are_inside(mask, slope)
     if sure:
-        mask = _without_shadows(mask, same, shadow_coloured)
+        mask = _without_shadows(mask, same, shadow_coloured, slope)
         mask &= ~_see_through(same, mask, backdrop)
     else:
         mask = _bounding_box(mask | (slope > _HARD_SLOPE))
@@ -109,12 +116,33 @@ def _shadow_coloured(lab: np.ndarray, surface: np.ndarray, difference: np.ndarra
     return (ratio > 0.4) & (ratio < 1) & (hue < tolerance + 2)
 
 
-def _without_shadows(mask: np.ndarray, same: np.ndarray, shadow_coloured: np.ndarray) -> np.ndarray:
+def _shaded_sides(shade: np.ndarray, same: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Which parts of what has a shadow's colour are dark sides of the product.
+
+    A cast shadow fades where the backdrop begins; a side ends there in a hard edge.
+    """
+    sides = np.zeros_like(shade)
+    near = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
+    steepest = cv2.dilate(slope, near)
+    calm = cv2.morphologyEx((shade & (slope < _HARD_SLOPE)).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(calm, connectivity=4)
+    for part in range(1, count):
+        if stats[part, cv2.CC_STAT_AREA] < _LEAST_SHADED * shade.size:
+            continue
+        around = cv2.dilate((parts == part).astype(np.uint8), near) > 0
+        beside = around & same
+        if beside.any() and (steepest[beside] > _SHADOW_SLOPE).mean() > _HARD_SHARE:
+            sides |= around & shade
+    return sides
+
+
+def _without_shadows(mask: np.ndarray, same: np.ndarray, shadow_coloured: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """The mask without the dark core of a cast shadow, which has hard edges where the product stands on it.
 
     Where that would cost more than a rim, or make the outline more ragged, the product itself is of such a grey.
     """
     lesser = mask & _not_connected_with_border(same | shadow_coloured)
+    lesser |= _shaded_sides(mask & ~lesser, same, slope)
     little = np.count_nonzero(lesser) > 0.8 * np.count_nonzero(mask)
     return lesser if little and _solidity(lesser) > _solidity(mask) - 0.01 else mask
 

@@ -18,18 +18,20 @@ import numpy as np
 from imgpipe_dagster.imaging.backdrop import plain_backdrop_mask
 from imgpipe_dagster.imaging.box_prior import Box, place, product_evidence, reachable, subjects
 from imgpipe_dagster.imaging.matting import refine
-from imgpipe_dagster.imaging.outline import open_share, without_leaks
+from imgpipe_dagster.imaging.outline import open_share, share_along_limit, without_leaks
 
 # Solved at three sizes: one solution alone jumps with small changes of the picture, their vote does not. One of them
 # begins with all of a box as product, for products whose colours are around them too.
-_SOLVE_SIDES = (160, 200, 256)
+_SOLVE_SIDES = (200, 256, 320)
 _UNPREJUDICED_SIDE = 200
-_GRABCUT_ITERATIONS = 2
-_SURROUNDINGS = 0.35
+_GRABCUT_ITERATIONS = 1
+_SURROUNDINGS = 0.5
 _CORE, _LARGE_CORE = 0.3, 0.55
 _LOOSE_BOX = 0.1
 _BOX_AGREEMENT = 0.6
+_VOTE_AGREEMENT = 0.9
 _MOST_OPEN = 0.12
+_MOST_CUT_OFF = 0.1
 # Without boxes a cluttered border says little: only masks on which a narrow and a wide frame agree were mostly right.
 _FRAMES = ((0.03, 0.0), (0.1, 0.2), (0.18, 0.3))
 _FRAME_AGREEMENT = 0.9
@@ -54,6 +56,8 @@ class MaskFault(StrEnum):
     TORN = "mask_torn"
     UNSTABLE = "mask_unstable"
     OPEN = "mask_open"
+    CUT_OFF = "mask_cut_off"
+    INCOMPLETE = "mask_incomplete"
 
 
 class MethodUnavailableError(RuntimeError):
@@ -186,6 +190,8 @@ def _solve_in_boxes(
         # that leaves a side of it empty is a part of the product, so more of the middle is taken for granted.
         solutions = solve(_LARGE_CORE)
         votes = _vote(solutions, size)
+    majority = _majority(solutions, votes)
+    cut_off = share_along_limit(votes > 0.5, reachable(local, *size))
     if colours_tell:
         votes = _without_leaks(crop, votes, local)
     whole = np.zeros((height, width), np.float32)
@@ -194,11 +200,16 @@ def _solve_in_boxes(
     share = mask.sum() / sum((c - a) * (d - b) for a, b, c, d in boxes)
     if share < 0.15:
         return whole, MaskFault.NEARLY_EMPTY
-    if _agreement(solutions) < _BOX_AGREEMENT:
+    # One solution of three may be an outlier; where a second one differs too, their vote is a matter of luck.
+    if _agreement(solutions) < _BOX_AGREEMENT or majority < _VOTE_AGREEMENT:
         return whole, MaskFault.UNSTABLE
     if colours_tell and open_share(crop, mask) > _MOST_OPEN:
         return whole, MaskFault.OPEN
-    return whole, MaskFault.TORN if _gap(mask, local) > 3 * _LOOSE_BOX else _fault(whole > 0.5)
+    if colours_tell and cut_off > _MOST_CUT_OFF:
+        return whole, MaskFault.CUT_OFF
+    if _gap(mask, local) > _LOOSE_BOX:
+        return whole, MaskFault.INCOMPLETE
+    return whole, _fault(whole > 0.5)
 
 
 def _without_leaks(image: np.ndarray, votes: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
@@ -299,6 +310,14 @@ def _agreement(solutions: list[np.ndarray]) -> float:
     size = solutions[0].shape[::-1]
     masks = [cv2.resize(solution, size, interpolation=cv2.INTER_NEAREST) > 127 for solution in solutions]
     return float(np.logical_and.reduce(masks).sum() / max(1, np.logical_or.reduce(masks).sum()))
+
+
+def _majority(solutions: list[np.ndarray], votes: np.ndarray) -> float:
+    """How well all solutions but the most deviant one agree with their vote: intersection over union, the least."""
+    size = solutions[-1].shape[::-1]
+    vote = cv2.resize(votes, size, interpolation=cv2.INTER_AREA) > 0.5
+    masks = [cv2.resize(solution, size, interpolation=cv2.INTER_LINEAR) > 127 for solution in solutions]
+    return float(sorted((mask & vote).sum() / max(1, (mask | vote).sum()) for mask in masks)[1])
 
 
 def _gap(mask: np.ndarray, boxes: Sequence[Box]) -> float:

@@ -7,6 +7,7 @@ _SIDE = 256
 _NO_EDGE = 4.0  # difference of the colours on both sides, in CIELAB
 _REACH = 3
 _OPEN_SHARE = 0.06
+_ALONG = 2
 _STEP = 1  # grey level: how far background that flows in may differ from its neighbour
 
 
@@ -20,6 +21,21 @@ def open_share(image: np.ndarray, mask: np.ndarray) -> float:
     small, covered = _shrunk(image, mask)
     opened, outline = _open_outline(small, covered)
     return float(opened.sum() / max(1, outline.sum()))
+
+
+def share_along_limit(mask: np.ndarray, allowed: np.ndarray) -> float:
+    """The share of a mask's outline that runs along the limit of where it was allowed to be.
+
+    A silhouette touches that limit in places, and follows it only where what it is of goes on beyond.
+
+    Args:
+        mask: bool, (height, width).
+        allowed: bool, (height, width). The picture's own border is no limit, and no outline.
+    """
+    small, inside = _small(mask), _small(allowed)
+    outline = small - cv2.erode(small, np.ones((3, 3), np.uint8), borderValue=1)
+    limit = cv2.dilate(1 - inside, np.ones((2 * _ALONG + 1, 2 * _ALONG + 1), np.uint8))
+    return float(np.count_nonzero((outline > 0) & (limit > 0)) / max(1, np.count_nonzero(outline)))
 
 
 def without_leaks(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -50,10 +66,15 @@ def without_leaks(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _shrunk(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    covered = _small(mask)
+    return cv2.resize(image, covered.shape[::-1], interpolation=cv2.INTER_AREA), covered
+
+
+def _small(mask: np.ndarray) -> np.ndarray:
+    """A mask at the size at which outlines are looked at: uint8 0 or 1."""
     factor = min(1.0, _SIDE / max(mask.shape))
     size = [max(2, round(length * factor)) for length in mask.shape[::-1]]
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return small, cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
 
 
 def _open_outline(image: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

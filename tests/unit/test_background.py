@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from imgpipe_dagster.demo.products import Backdrop, Defect, ProductPhoto, degrade, render_product
+from imgpipe_dagster.imaging import background
+from imgpipe_dagster.imaging.backdrop import plain_backdrop_mask
 from imgpipe_dagster.imaging.background import (
     BackgroundMethod,
     MaskFault,
@@ -16,7 +18,7 @@ from imgpipe_dagster.imaging.background import (
 )
 from imgpipe_dagster.imaging.box_prior import subjects
 from imgpipe_dagster.imaging.matting import product_colours
-from imgpipe_dagster.imaging.outline import open_share, without_leaks
+from imgpipe_dagster.imaging.outline import open_share, share_along_limit, without_leaks
 
 SEEDS = range(7000, 7030)
 
@@ -127,6 +129,88 @@ def test_a_picture_without_any_edge_beside_the_mask_is_not_trusted():
     scene, _ = figure_before_two_walls()
     blurred = cv2.GaussianBlur(scene, (0, 0), 60)
     assert not remove_background(blurred, boxes=[(50, 40, 260, 370)]).plausible
+
+
+def test_an_outline_along_a_limit_is_known_and_the_pictures_border_is_no_limit():
+    allowed = np.zeros((300, 400), bool)
+    allowed[:, 60:240] = True
+    disc = cv2.circle(np.zeros((300, 400), np.uint8), (150, 150), 80, 1, -1) > 0
+    wide = cv2.circle(np.zeros((300, 400), np.uint8), (150, 150), 110, 1, -1) > 0
+    tall = np.zeros((300, 400), bool)
+    tall[:, 120:180] = True
+    assert share_along_limit(disc, allowed) == 0
+    assert share_along_limit(wide & allowed, allowed) > 0.2
+    assert share_along_limit(tall, allowed) == 0
+
+
+def box_without(product: ProductPhoto, share: float) -> list[float]:
+    """The box less a share of its height at the bottom; more for a negative one."""
+    x1, y1, x2, y2 = product.box
+    return [x1, y1, x2, y2 - share * (y2 - y1)]
+
+
+@pytest.mark.parametrize("seed", SEEDS[:6])
+def test_a_product_that_goes_on_beyond_its_box_is_not_trusted(seed: int):
+    scene = photo(seed, Backdrop.CLUTTERED).image
+    shade = np.linspace(0.35, 1, 200)[None, :, None].repeat(460, 0)
+    scene[100:560, 220:420] = (shade * (40, 60, 220)).astype(np.uint8)
+    box = (220, 100, 420, 360)
+    assert remove_background(scene, boxes=[(220, 100, 420, 560)]).plausible
+    assert not remove_background(scene, boxes=[box]).plausible
+    scene[374:560, 220:420] = scene[374:560, 220:420, ::-1]  # an edge there does not make an end of it
+    assert remove_background(scene, boxes=[box]).fault is MaskFault.CUT_OFF
+
+
+def test_a_mask_that_leaves_a_side_of_its_box_empty_is_not_trusted():
+    product = photo(7006, Backdrop.CLUTTERED)
+    loose = remove_background(product.image, boxes=[box_without(product, -0.25)])
+    assert loose.fault is MaskFault.INCOMPLETE
+    assert remove_background(product.image, boxes=[product.box]).plausible
+
+
+def test_hardly_any_right_mask_is_distrusted():
+    right = []
+    for seed in SEEDS:
+        product = photo(seed, Backdrop.CLUTTERED)
+        cutout = remove_background(product.image, boxes=[product.box])
+        if overlap(cutout.alpha, product.alpha) > 0.9:
+            right.append(cutout.plausible)
+    assert len(right) >= 25
+    assert np.mean(right) >= 0.9
+
+
+@pytest.mark.parametrize(("widths", "fault"), [((80, 80, 112), None), ((68, 80, 96), MaskFault.UNSTABLE)])
+def test_one_solution_may_be_an_outlier_but_not_two(
+    monkeypatch: pytest.MonkeyPatch, widths: tuple[int, ...], fault: MaskFault | None
+):
+    """Solutions are rectangles of so many pixels' width in a picture of 400, which do not leave the box empty."""
+    left = iter(widths * 2)
+
+    def solve(image: np.ndarray, *_: object, **__: object) -> np.ndarray:
+        height, width = image.shape[:2]
+        solution = np.zeros((height, width), np.uint8)
+        reach = next(left) / 2
+        solution[round(height / 4) : round(3 * height / 4), round(width / 2 - reach) : round(width / 2 + reach)] = 255
+        return solution
+
+    monkeypatch.setattr(background, "_grabcut_in_boxes", solve)
+    scene = photo(7006, Backdrop.CLUTTERED).image[:200, :200]
+    scene = cv2.rectangle(scene.copy(), (60, 50), (139, 149), (20, 20, 230), -1)
+    assert remove_background(scene, boxes=[(60, 50, 140, 150)]).fault is fault
+
+
+def test_a_dark_scene_is_no_plain_backdrop_because_most_of_it_is_black():
+    scene = np.full((400, 600, 3), 6, np.uint8)
+    for x, y in ((90, 0), (430, 399), (0, 200), (599, 300)):
+        cv2.circle(scene, (x, y), 75, (18, 60, 30), -1)
+    cv2.circle(scene, (300, 200), 90, (230, 230, 230), -1)
+    assert plain_backdrop_mask(scene) == (None, False)
+
+
+@pytest.mark.parametrize("seed", [20024, 20029, 20051, 20054])
+def test_a_dark_side_or_a_grey_cap_is_no_shadow(seed: int):
+    product = photo(seed)
+    assert overlap(remove_background(product.image).alpha, product.alpha) > 0.97
 
 
 def test_several_products_are_all_kept():
