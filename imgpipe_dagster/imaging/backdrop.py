@@ -12,7 +12,11 @@ _MOST_CHROMA = 45.0  # of studio paper; what fills the frame with a stronger col
 _SHADOW_SLOPE = 2.5  # lightness per pixel; what rises faster is no soft shadow
 _NEAR = 4  # pixels
 _HARD_SHARE = 0.5  # of where a shaded part meets the backdrop; shadows have 0.3 at most, sides nearly 1
+_HARD_RISE = 0.3  # of the contrast in one pixel
 _LEAST_SHADED = 0.005
+_BODY_SHARE = 0.1  # of the largest part: what is smaller may be print itself
+_LEAST_PRINT = 20  # pixels
+_PRINT_SHARE = 0.02
 _HARD_SLOPE = 1.0  # lightness per pixel; a cast shadow is softer, a product's edge or print harder
 
 
@@ -54,25 +58,25 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     backdrop = _fit(lab)
     if backdrop.spread > _MOST_SPREAD or backdrop.side_share < _LEAST_SIDE_SHARE or backdrop.chroma > _MOST_CHROMA:
         return None, False
-    difference = lab - backdrop.surface
     tolerance = 3 * backdrop.spread + 1.5
-    distance = np.sqrt((difference**2).sum(-1))
+    distance = np.sqrt(((lab - backdrop.surface) ** 2).sum(-1))
     slope = _slope(lab, backdrop.spread)
     same = distance < tolerance
     shaded = _not_connected_with_border(same)
-    shadow_coloured = _shadow_coloured(lab, backdrop.surface, difference, tolerance)
+    shadow_coloured = _shadow_coloured(lab, backdrop.surface, tolerance)
     mask = _not_connected_with_border(same | (shadow_coloured & (slope < _SHADOW_SLOPE)))
-    sides = _shaded_sides(shaded & ~mask, same, slope)
+    sides = _shaded_sides(shaded & ~mask, same, slope, lab[..., 0])
     if sides.any():
         mask |= sides
         mask |= shaded & _not_connected_with_border(~mask)  # print on them
+    mask = _with_printed_between(_with_thin_parts(mask, (distance > 6 * tolerance) & ~shadow_coloured), slope)
     # A grey product can itself pass for a shadow, and is then eaten; of a white one, only the print may be left.
     eaten = _solidity(mask) < _solidity(shaded) - 0.12 or (
         mask.any() and _solidity(mask) < 0.8 and _hull_share(mask) < 0.5
     )
-    sure = not eaten and _edges_are_inside(mask, slope)
+    sure = not eaten and _edges_are_inside(mask, np.where(shadow_coloured & (slope < _SHADOW_SLOPE), 0, slope))
     if sure:
-        mask = _without_shadows(mask, same, shadow_coloured, slope)
+        mask = _without_shadows(mask, same, shadow_coloured, slope, lab[..., 0])
         mask &= ~_see_through(same, mask, backdrop)
     else:
         mask = _bounding_box(mask | (slope > _HARD_SLOPE))
@@ -109,14 +113,17 @@ def _slope(lab: np.ndarray, spread: float) -> np.ndarray:
     return np.maximum(cv2.magnitude(right, down) - spread, 0).astype(np.float32)
 
 
-def _shadow_coloured(lab: np.ndarray, surface: np.ndarray, difference: np.ndarray, tolerance: float) -> np.ndarray:
-    """Darker than the backdrop but of its hue."""
+def _shadow_coloured(lab: np.ndarray, surface: np.ndarray, tolerance: float) -> np.ndarray:
+    """Darker than the backdrop but of its hue; its chroma may fade with the light."""
     ratio = lab[..., 0] / np.maximum(surface[..., 0], 1)
-    hue = np.sqrt((difference[..., 1:] ** 2).sum(-1))
+    tint = surface[..., 1:]
+    faded = (lab[..., 1:] * tint).sum(-1) / np.maximum((tint**2).sum(-1), 1e-6)
+    faded = np.clip(faded, np.minimum(ratio, 1), 1)
+    hue = np.sqrt(((lab[..., 1:] - faded[..., None] * tint) ** 2).sum(-1))
     return (ratio > 0.4) & (ratio < 1) & (hue < tolerance + 2)
 
 
-def _shaded_sides(shade: np.ndarray, same: np.ndarray, slope: np.ndarray) -> np.ndarray:
+def _shaded_sides(shade: np.ndarray, same: np.ndarray, slope: np.ndarray, lightness: np.ndarray) -> np.ndarray:
     """Which parts of what has a shadow's colour are dark sides of the product.
 
     A cast shadow fades where the backdrop begins; a side ends there in a hard edge.
@@ -131,31 +138,70 @@ def _shaded_sides(shade: np.ndarray, same: np.ndarray, slope: np.ndarray) -> np.
             continue
         around = cv2.dilate((parts == part).astype(np.uint8), near) > 0
         beside = around & same
-        if beside.any() and (steepest[beside] > _SHADOW_SLOPE).mean() > _HARD_SHARE:
+        if not beside.any():
+            continue
+        contrast = abs(float(np.median(lightness[beside])) - float(np.median(lightness[parts == part])))
+        hard = min(_SHADOW_SLOPE, max(_HARD_SLOPE, _HARD_RISE * contrast))
+        if (steepest[beside] > hard).mean() > _HARD_SHARE:
             sides |= around & shade
     return sides
 
 
-def _without_shadows(mask: np.ndarray, same: np.ndarray, shadow_coloured: np.ndarray, slope: np.ndarray) -> np.ndarray:
+def _with_thin_parts(mask: np.ndarray, certain: np.ndarray) -> np.ndarray:
+    """The mask with what is certainly no backdrop and hangs on it, however thin: a bridge, a wire, a stalk."""
+    _, parts = cv2.connectedComponents((mask | certain).astype(np.uint8), connectivity=8)
+    return np.isin(parts, np.unique(parts[mask])) & (mask | certain)
+
+
+def _with_printed_between(mask: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """The mask with what lies between parts of it and bears print: a label of the backdrop's own colour."""
+    for axis in (0, 1):  # each by itself: of things side by side, the labels are no way from one to the next
+        body = _large_parts(mask, _BODY_SHARE)
+        before = np.maximum.accumulate(body, axis)
+        after = np.flip(np.maximum.accumulate(np.flip(body, axis), axis), axis)
+        _, parts = cv2.connectedComponents((before & after & ~body).astype(np.uint8), connectivity=4)
+        away = cv2.dilate(body.astype(np.uint8), np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)) == 0
+        size = np.bincount(parts.ravel())
+        found = np.bincount(parts.ravel(), (away & (slope > _SHADOW_SLOPE)).ravel(), size.size)
+        printed = found > np.maximum(_LEAST_PRINT, _PRINT_SHARE * size)
+        printed[0] = False
+        mask = mask | printed[parts]
+    return mask
+
+
+def _without_shadows(
+    mask: np.ndarray, same: np.ndarray, shadow_coloured: np.ndarray, slope: np.ndarray, lightness: np.ndarray
+) -> np.ndarray:
     """The mask without the dark core of a cast shadow, which has hard edges where the product stands on it.
 
     Where that would cost more than a rim, or make the outline more ragged, the product itself is of such a grey.
     """
     lesser = mask & _not_connected_with_border(same | shadow_coloured)
-    lesser |= _shaded_sides(mask & ~lesser, same, slope)
+    lesser |= _shaded_sides(mask & ~lesser, same, slope, lightness)
+    lesser |= mask & ~_joined_to_border(~lesser)  # print on them
     little = np.count_nonzero(lesser) > 0.8 * np.count_nonzero(mask)
-    return lesser if little and _solidity(lesser) > _solidity(mask) - 0.01 else mask
+    chosen = lesser if little and _solidity(lesser) > _solidity(mask) - 0.01 else mask
+    return _with_thin_parts(chosen, mask & ~same & ~shadow_coloured)
+
+
+def _joined_to_border(passable: np.ndarray) -> np.ndarray:
+    _, parts = cv2.connectedComponents(passable.astype(np.uint8), connectivity=4)
+    rim = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    return np.isin(parts, rim[rim > 0])
 
 
 def _not_connected_with_border(passable: np.ndarray) -> np.ndarray:
-    _, parts = cv2.connectedComponents(passable.astype(np.uint8), connectivity=4)
-    rim = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-    rest = (~np.isin(parts, rim[rim > 0])).astype(np.uint8)
+    rest = (~_joined_to_border(passable)).astype(np.uint8)
     opened = cv2.morphologyEx(rest, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    return _large_parts(opened, 0.03)
+
+
+def _large_parts(mask: np.ndarray, share: float) -> np.ndarray:
+    """Those parts of a mask, bool, that have at least this share of the largest one's area."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0
-    return np.isin(parts, np.flatnonzero(areas >= max(1, 0.03 * areas.max())))
+    return np.isin(parts, np.flatnonzero(areas >= max(1, share * areas.max())))
 
 
 def _solidity(mask: np.ndarray) -> float:

@@ -32,6 +32,7 @@ _BOX_AGREEMENT = 0.6
 _VOTE_AGREEMENT = 0.9
 _MOST_OPEN = 0.12
 _MOST_CUT_OFF = 0.1
+_MOST_OF_A_SIDE = 0.9  # of the picture
 # Without boxes a cluttered border says little: only masks on which a narrow and a wide frame agree were mostly right.
 _FRAMES = ((0.03, 0.0), (0.1, 0.2), (0.18, 0.3))
 _FRAME_AGREEMENT = 0.9
@@ -295,6 +296,8 @@ def _fault(mask: np.ndarray) -> MaskFault | None:
         return MaskFault.NEARLY_EMPTY
     if share > 0.97:
         return MaskFault.NEARLY_FULL
+    if max(side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])) > _MOST_OF_A_SIDE:
+        return MaskFault.CUT_OFF  # a table rather than a product
     factor = min(1.0, 256 / max(mask.shape))
     size = [max(1, round(length * factor)) for length in mask.shape[::-1]]
     small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)

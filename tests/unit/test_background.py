@@ -213,6 +213,71 @@ def test_a_dark_side_or_a_grey_cap_is_no_shadow(seed: int):
     assert overlap(remove_background(product.image).alpha, product.alpha) > 0.97
 
 
+def bottle(
+    backdrop: tuple[int, int, int], glass: tuple[int, int, int], *, left: int = 200, scene: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A bottle with a white label and its print before a backdrop of one colour, and its mask; 640 by 640."""
+    scene = np.full((640, 640, 3), backdrop, np.uint8) if scene is None else scene
+    mask = np.zeros((640, 640), np.uint8)
+    for x1, y1, x2, y2 in ((70, 60, 130, 180), (10, 170, 190, 560)):
+        cv2.rectangle(scene, (left + x1, y1), (left + x2, y2), glass, -1, cv2.LINE_AA)
+        cv2.rectangle(mask, (left + x1, y1), (left + x2, y2), 255, -1)
+    cv2.rectangle(scene, (left + 70, 60), (left + 130, 85), (40, 40, 200), -1)
+    cv2.rectangle(scene, (left + 10, 260), (left + 190, 450), (245, 249, 248), -1)
+    cv2.putText(scene, "OLIVE OIL", (left + 18, 310), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (20, 20, 20), 2, cv2.LINE_AA)
+    cv2.putText(scene, "500 ml", (left + 20, 345), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (40, 40, 40), 1, cv2.LINE_AA)
+    noise = np.random.default_rng(left).normal(0, 1, scene.shape)
+    return (scene + noise).clip(0, 255).round().astype(np.uint8), mask
+
+
+@pytest.mark.parametrize("level", [246, 250, 252, 255])
+@pytest.mark.parametrize("glass", [(60, 110, 30), (80, 80, 80), (222, 236, 240), (224, 222, 222)])
+def test_a_label_of_the_backdrops_own_colour_stays_with_its_print(level: int, glass: tuple[int, int, int]):
+    scene, mask = bottle((level, level, level), glass)
+    cutout = remove_background(scene)
+    assert cutout.plausible, cutout.fault
+    assert overlap(cutout.alpha, mask) > 0.97
+    label = np.s_[270:440, 215:385]
+    assert cutout.alpha[label][cv2.cvtColor(scene[label], cv2.COLOR_BGR2GRAY) < 100].min() > 250
+
+
+def test_labels_side_by_side_are_no_way_from_one_bottle_to_the_next():
+    scene, mask = bottle((250, 250, 250), (60, 110, 30), left=60)
+    scene, second = bottle((0, 0, 0), (40, 30, 110), left=270, scene=scene)
+    assert overlap(remove_background(scene).alpha, mask | second) > 0.97
+
+
+@pytest.mark.parametrize(("level", "grey"), [(240, 226), (235, 222), (230, 218)])
+def test_a_grey_product_before_light_grey_is_no_shadow(level: int, grey: int):
+    scene, mask = bottle((level, level, level), (grey + 2, grey, grey))
+    assert overlap(remove_background(scene).alpha, mask) > 0.97
+
+
+@pytest.mark.parametrize("backdrop", [(250, 250, 250), (180, 224, 248)])
+def test_a_shadow_before_white_is_soft_and_one_before_colour_loses_it_with_its_light(backdrop: tuple[int, int, int]):
+    light = np.ones((640, 640), np.float32)
+    cv2.ellipse(light, (330, 560), (190, 26), 0, 0, 360, 0.55, -1)
+    light = cv2.GaussianBlur(light, (0, 0), 14)[..., None]
+    scene = (light * np.float32(backdrop)).round().astype(np.uint8)
+    scene, mask = bottle((0, 0, 0), (60, 110, 30), scene=scene)
+    assert overlap(remove_background(scene).alpha, mask) > 0.97
+
+
+def test_thin_parts_that_hang_on_the_product_are_kept():
+    scene = np.full((1000, 1000, 3), 248, np.uint8)
+    for x in (300, 700):
+        cv2.ellipse(scene, (x, 520), (150, 120), 0, 0, 360, (20, 20, 20), 10)
+    cv2.line(scene, (450, 500), (550, 500), (20, 20, 20), 3)
+    alpha = remove_background(scene).alpha
+    assert alpha[500, 460:540].min() > 200
+
+
+def test_the_table_along_a_whole_side_is_not_taken_for_product():
+    scene, _ = bottle((226, 228, 224), (60, 110, 30))
+    scene[540:] = (60, 90, 140)
+    assert not remove_background(scene).plausible
+
+
 def test_several_products_are_all_kept():
     scene = np.full((400, 900, 3), 240, np.uint8)
     reference = np.zeros((400, 900), np.uint8)
