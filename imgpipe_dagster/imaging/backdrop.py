@@ -165,7 +165,7 @@ def _with_printed_between(mask: np.ndarray, slope: np.ndarray) -> np.ndarray:
         found = np.bincount(parts.ravel(), (away & (slope > _SHADOW_SLOPE)).ravel(), size.size)
         printed = found > np.maximum(_LEAST_PRINT, _PRINT_SHARE * size)
         printed[0] = False
-        mask = mask | printed[parts]
+        mask = mask | np.isin(parts, np.flatnonzero(printed))
     return mask
 
 
