@@ -115,12 +115,25 @@ def seconds_until_closed(connection):
     return seconds
 
 
-def test_who_is_refused_before_a_short_body_comes_keeps_the_connection_if_it_comes_soon(served):
-    connection, closes = refused_early(served, [SHORT])
-    with connection:
+def refused_and_sent_soon(served):
+    """A connection whose short body came after the refusal: how soon depends on how busy the machine is."""
+    for _ in range(10):
+        began = time.monotonic()
+        connection, closes = refused_early(served, [SHORT])
         assert not closes
-        for _ in range(3):
-            connection.sendall(bytes(100_000))
+        try:
+            for _ in range(3):
+                connection.sendall(bytes(100_000))
+            if lives(connection) or time.monotonic() - began < LINGER_S:
+                return connection
+        except OSError:
+            assert time.monotonic() - began >= LINGER_S
+        connection.close()
+    pytest.fail("The machine is too busy to send 300 KB in time.")
+
+
+def test_who_is_refused_before_a_short_body_comes_keeps_the_connection_if_it_comes_soon(served):
+    with refused_and_sent_soon(served) as connection:
         assert lives(connection)
         time.sleep(1.5 * LINGER_S)  # nothing is awaited any more
         assert lives(connection)
