@@ -13,7 +13,8 @@ _SHADOW_SLOPE = 2.5  # lightness per pixel; what rises faster is no soft shadow
 _NEAR = 4  # pixels
 _HARD_SHARE = 0.5  # of where a shaded part meets the backdrop; shadows have 0.3 at most, sides nearly 1
 _HARD_RISE = 0.3  # of the contrast in one pixel
-_LEAST_SHADED = 0.005
+_LEAST_SHADED = 0.005  # of the picture
+_LEAST_RETURNED = 0.001
 _BODY_SHARE = 0.1  # of the largest part: what is smaller may be print itself
 _LEAST_PRINT = 20  # pixels
 _PRINT_SHARE = 0.02
@@ -65,7 +66,7 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     shaded = _not_connected_with_border(same)
     shadow_coloured = _shadow_coloured(lab, backdrop.surface, tolerance)
     mask = _not_connected_with_border(same | (shadow_coloured & (slope < _SHADOW_SLOPE)))
-    sides = _shaded_sides(shaded & ~mask, same, slope, lab[..., 0])
+    sides = _shaded_sides(shaded & ~mask, same, slope, lab[..., 0], _LEAST_SHADED)
     if sides.any():
         mask |= sides
         mask |= shaded & _not_connected_with_border(~mask)  # print on them
@@ -123,10 +124,13 @@ def _shadow_coloured(lab: np.ndarray, surface: np.ndarray, tolerance: float) -> 
     return (ratio > 0.4) & (ratio < 1) & (hue < tolerance + 2)
 
 
-def _shaded_sides(shade: np.ndarray, same: np.ndarray, slope: np.ndarray, lightness: np.ndarray) -> np.ndarray:
+def _shaded_sides(
+    shade: np.ndarray, same: np.ndarray, slope: np.ndarray, lightness: np.ndarray, least: float
+) -> np.ndarray:
     """Which parts of what has a shadow's colour are dark sides of the product.
 
-    A cast shadow fades where the backdrop begins; a side ends there in a hard edge.
+    A cast shadow fades where the backdrop begins; a side ends there in a hard edge. Parts of less than the share
+    ``least`` of the picture are none.
     """
     sides = np.zeros_like(shade)
     near = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
@@ -134,7 +138,7 @@ def _shaded_sides(shade: np.ndarray, same: np.ndarray, slope: np.ndarray, lightn
     calm = cv2.morphologyEx((shade & (slope < _HARD_SLOPE)).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, parts, stats, _ = cv2.connectedComponentsWithStats(calm, connectivity=4)
     for part in range(1, count):
-        if stats[part, cv2.CC_STAT_AREA] < _LEAST_SHADED * shade.size:
+        if stats[part, cv2.CC_STAT_AREA] < least * shade.size:
             continue
         around = cv2.dilate((parts == part).astype(np.uint8), near) > 0
         beside = around & same
@@ -177,7 +181,7 @@ def _without_shadows(
     Where that would cost more than a rim, or make the outline more ragged, the product itself is of such a grey.
     """
     lesser = mask & _not_connected_with_border(same | shadow_coloured)
-    lesser |= _shaded_sides(mask & ~lesser, same, slope, lightness)
+    lesser |= _shaded_sides(mask & ~lesser, same, slope, lightness, _LEAST_RETURNED)
     lesser |= mask & ~_joined_to_border(~lesser)  # print on them
     little = np.count_nonzero(lesser) > 0.8 * np.count_nonzero(mask)
     chosen = lesser if little and _solidity(lesser) > _solidity(mask) - 0.01 else mask
