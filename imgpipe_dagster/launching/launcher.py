@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import multiprocessing
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from typing import Literal, cast
 import dagster as dg
 import psutil
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
+from dagster._core.origin import JobPythonOrigin
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClassData, serialize_value
@@ -57,7 +57,7 @@ class WarmRunLauncher(DefaultRunLauncher):
             OSError: if no process can be started.
         """
         run, origin = context.dagster_run, context.job_code_origin
-        if origin is None or not _is_served_here(run):
+        if origin is None or not _is_served_here(run, origin):
             super().launch_run(context)
             return
         args = ExecuteRunArgs(job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref())
@@ -164,16 +164,14 @@ def start_process(methods: Iterable[StartMethod], target: Callable[[str], None],
     raise OSError(f"No worker can be started: {', '.join(errors)}")
 
 
-def _is_served_here(run: dg.DagsterRun) -> bool:
+def _is_served_here(run: dg.DagsterRun, origin: JobPythonOrigin) -> bool:
     """Whether the run's code location is a code server that Dagster itself started, with this very Python."""
-    if run.remote_job_origin is None or run.job_code_origin is None:
+    if run.remote_job_origin is None:
         return False
     location = run.remote_job_origin.repository_origin.code_location_origin
-    python = run.job_code_origin.repository_origin.executable_path
-    return (
-        isinstance(location, ManagedGrpcPythonEnvCodeLocationOrigin)
-        and os.path.dirname(python) == os.path.dirname(sys.executable)  # noqa: PTH120 - links stay: they make the environment
-    )
+    python = Path(origin.repository_origin.executable_path)
+    # Links are not followed: they make the environment.
+    return isinstance(location, ManagedGrpcPythonEnvCodeLocationOrigin) and python.parent == Path(sys.executable).parent
 
 
 def _newest_change() -> float:
