@@ -5,6 +5,7 @@ daemon joins the first, and a backfill is asked for of the batches that are bein
 does the same for longer.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -108,6 +109,11 @@ class Feeder(threading.Thread):
         return self._cdn.url(name)
 
 
+def kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+        process.kill()
+
+
 class Pipeline:
     """All parts of an installation, and the faults that they can suffer, whoever starts the workers."""
 
@@ -148,7 +154,7 @@ class Pipeline:
     def processes(self) -> list[psutil.Process]:
         """Those that start workers, the workers, and the children of these."""
         found = []
-        for process in psutil.process_iter(["cmdline", "status"]):
+        for process in psutil.process_iter(["cmdline", "ppid"]):
             try:
                 ours = os.getsid(process.pid) in self._sessions
             except ProcessLookupError:
@@ -159,7 +165,7 @@ class Pipeline:
 
     def kill_what_is_left(self) -> None:
         for process in self.processes():
-            process.kill()
+            kill(process)
 
     def live_runs(self, instance: dg.DagsterInstance) -> int:
         return instance.get_runs_count(dg.RunsFilter(statuses=LIVE))
@@ -169,7 +175,7 @@ class Pipeline:
             self._wait_for_a_worker()
             time.sleep(self.rng.uniform(0, 3))
             if alive := self.workers():
-                self.rng.choice(alive).kill()
+                kill(self.rng.choice(alive))
                 return
 
     def _wait_for_a_worker(self) -> None:
@@ -217,7 +223,7 @@ class WithCodeServer(Pipeline):
                 time.sleep(self.rng.uniform(0, 3))
                 self.code_server.kill()  # with its children
                 for worker in self.workers():  # of an earlier code server
-                    worker.kill()
+                    kill(worker)
                 self._restart_code_server()
                 self._wait_until_lost_runs_are_known()
             case Fault.DAEMON:
@@ -271,8 +277,8 @@ class WithForkServer(Pipeline):
             case Fault.FORK_SERVER:
                 self._wait_for_a_worker()
                 for process in self.processes():
-                    if FORK_SERVER in " ".join(process.info["cmdline"]) and process.parent() in self._daemons():
-                        process.kill()
+                    if FORK_SERVER in " ".join(process.info["cmdline"]) and process.info["ppid"] in self._daemons():
+                        kill(process)
                 self._wait_for_tick()
             case Fault.DAEMON:
                 daemon.process.kill()  # its runs go on without it
@@ -282,8 +288,8 @@ class WithForkServer(Pipeline):
                 self._restart(daemon)
                 self._wait_until_lost_runs_are_known()
 
-    def _daemons(self) -> list[psutil.Process]:
-        return [psutil.Process(daemon.process.pid) for daemon in self.daemons]
+    def _daemons(self) -> list[int]:
+        return [daemon.process.pid for daemon in self.daemons]
 
     def _restart(self, daemon) -> None:
         daemon.start()

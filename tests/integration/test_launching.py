@@ -51,6 +51,13 @@ def held(installation, instance, cdn, scenes):
     return run.run_id, worker.find()
 
 
+def is_gone(process):
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def ended(instance, run_id, limit_s):
     """How a run ended."""
     run = wait_for(lambda: (run := instance.get_run_by_id(run_id)).status in FINISHED_RUNS and run, limit_s)
@@ -88,7 +95,7 @@ def test_a_run_that_somebody_terminates_ends(installation, instance, held, place
         instance.add_run_tags(run_id, {WORKER_TAG: f"elsewhere {worker.pid} {worker.create_time()}"})
     assert instance.run_launcher.terminate(run_id)
     assert ended(instance, run_id, 30) is dg.DagsterRunStatus.CANCELED
-    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 15)
+    wait_for(lambda: is_gone(worker), 15)
     assert not instance.run_launcher.terminate(run_id)
 
 

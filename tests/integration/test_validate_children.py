@@ -1,5 +1,6 @@
 """The pool of decoding children, with real processes that crash, hang and eat memory."""
 
+import contextlib
 import os
 import signal
 import struct
@@ -60,17 +61,23 @@ def good(encode: Encode, photo: np.ndarray) -> bytes:
     return encode(photo, "JPEG")
 
 
-def children() -> list[psutil.Process]:
-    """The decoding children of this process, which may have servers of other tests for children as well."""
-    alive = (c for c in psutil.Process().children() if c.status() != psutil.STATUS_ZOMBIE)
-    return [child for child in alive if "imgpipe_dagster.imaging.validate_worker" in child.cmdline()]
+def children(program: str = "imgpipe_dagster.imaging.validate_worker") -> list[psutil.Process]:
+    """The living children of this process that run this program; other tests' may end while one looks at them."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie has no command line either
+            if program in child.cmdline():
+                found.append(child)
+    return found
 
 
 def wait_until_gone(pids: list[int], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
-        assert time.monotonic() < deadline, "the children live on"
-        time.sleep(0.05)
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < deadline, "the children live on"
+                time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +135,7 @@ def test_the_memory_of_a_large_picture_is_given_back_and_cannot_be_cut_off(misbe
         _, pixels = validator.decode(large)
         assert pixels is not None
         assert (pixels == 9).all()
-        child = next(child for child in psutil.Process().children() if str(misbehaving_worker) in child.cmdline())
+        [child] = children(str(misbehaving_worker))
         shared = Path(f"/proc/{child.pid}/fd/{child.cmdline()[-1]}").stat()
         assert shared.st_size == 3 * ValidationLimits().max_pixels
         assert 512 * shared.st_blocks < 32 * 2**20
