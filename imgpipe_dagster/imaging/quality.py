@@ -239,7 +239,11 @@ def _ramp(value: float, low: float, high: float) -> float:
 
 
 def _compression(picture: np.ndarray, inside: np.ndarray, origin: tuple[int, int]) -> float:
-    """How much survived JPEG: 1 for none, 0.69 at quality 50."""
+    """How much survived JPEG: 1 for none, 0.85 at quality 50, 0.14 at quality 20.
+
+    Flat where the eye sees little: a second, lighter compression hides the steps of the first one, and a picture
+    would gain by it.
+    """
     grey = cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_BGR2GRAY)
     blocks = _blocks(grey, inside, origin)
     if len(blocks) == 0:
@@ -247,7 +251,7 @@ def _compression(picture: np.ndarray, inside: np.ndarray, origin: tuple[int, int
     step = _quantisation(blocks)
     if step == 0 and _blockiness(grey, inside, origin) > 0.025:  # so strong that hardly a coefficient is left
         step = _STRONGEST_STEP
-    return 1 / (1 + (step / 130) ** 3)
+    return 1 / (1 + 0.03 * min(step / 40, 1) + (step / 160) ** 4)
 
 
 def _blockiness(grey: np.ndarray, inside: np.ndarray, origin: tuple[int, int]) -> float:
