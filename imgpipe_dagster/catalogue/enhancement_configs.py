@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -174,15 +175,29 @@ def stored_settings(engine: Engine) -> list[StoredSettings]:
     ]
 
 
-def effective_config(engine: Engine, scope: Scope, name: str, defaults: EnhancementConfig) -> EnhancementConfig:
+def effective_config(
+    engine: Engine,
+    scope: Scope,
+    name: str,
+    defaults: EnhancementConfig,
+    *,
+    put: Mapping[str, Any] = MappingProxyType({}),
+) -> EnhancementConfig:
     """How the images of one SKU or product group are enhanced that ask for nothing else themselves.
+
+    Args:
+        engine: The catalogue.
+        scope: Whether it is a SKU or a product group.
+        name: Which one.
+        defaults: The installation's settings.
+        put: Settings that it would have besides, or instead of its own.
 
     Raises:
         UnknownProductError: There is no such SKU or product group.
-        ValueError: Settings that another program has written are not valid.
+        ValueError: Settings that another program has written, or those to put, are not valid.
     """
     layers = transact(engine, lambda connection: _layers(connection, scope, name), writes=False)
-    return defaults.layered(*layers)
+    return defaults.layered(*layers, put)
 
 
 def _layers(

@@ -100,7 +100,7 @@ def _before_after(found: ImageDetails) -> None:
 
 def _settings(found: ImageDetails, sku_id: str, who: Person) -> None:
     try:
-        now = effective_config(engine(), SettingsScope.SKU, sku_id, enhancement_defaults(settings()))
+        now = _effective(sku_id, {})
     except (UnknownProductError, ValueError) as error:
         st.error(f"The settings cannot be used: {plain(error, 500)}")
         return
@@ -117,7 +117,7 @@ def _settings(found: ImageDetails, sku_id: str, who: Person) -> None:
         return
     try:
         if preview:
-            _preview(found, now.overridden(put))
+            _preview(found, _effective(sku_id, put))
         elif save:
             kept = change_settings(engine(), SettingsScope.SKU, sku_id, put=put)
             own = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in kept.settings.items())
@@ -128,6 +128,10 @@ def _settings(found: ImageDetails, sku_id: str, who: Person) -> None:
             st.rerun()  # the form shows what counts now
     except (UnknownProductError, ValueError) as error:
         st.error(plain(error, 500))
+
+
+def _effective(sku_id: str, put: dict[str, Any]) -> EnhancementConfig:
+    return effective_config(engine(), SettingsScope.SKU, sku_id, enhancement_defaults(settings()), put=put)
 
 
 def _fields(now: EnhancementConfig, sku_id: str) -> dict[str, Any]:

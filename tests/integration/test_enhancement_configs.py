@@ -98,7 +98,10 @@ def test_settings_are_put_over_those_that_are_kept_and_taken_away(engine):
     ]
     config = effective_config(engine, Scope.SKU, "S1", DEFAULTS)
     assert (config.profile, config.background, config.target_kb) == ("custom", "keep", 200)
+    png = effective_config(engine, Scope.SKU, "S1", DEFAULTS, put={"background": "transparent", "profile": None})
+    assert (png.background, png.target_kb, png.profile) == ("transparent", 200, "custom")
     change_settings(engine, Scope.SKU, "S1", put={}, remove=["target_kb", "background"])
+    assert effective_config(engine, Scope.SKU, "S1", DEFAULTS, put={"background": "transparent"}).target_kb is None
     assert [stored.name for stored in stored_settings(engine)] == ["pens"], "nothing is left of it"
     assert (remove_settings(engine, Scope.GROUP, "pens"), remove_settings(engine, Scope.GROUP, "pens")) == (True, False)
     assert effective_config(engine, Scope.GROUP, "pens", DEFAULTS) == DEFAULTS

@@ -161,8 +161,9 @@ class _Asked:
 
 def _asked(request: Request, services: Services, wanted: EnhanceOptions) -> _Asked:
     """What the options and Accept say together."""
+    defaults, values = enhancement_defaults(services.settings), overrides(wanted, services.settings)
     try:
-        config = enhancement_defaults(services.settings).layered(overrides(wanted, services.settings))
+        config = defaults.layered(values)
     except ValueError as error:
         raise Refusal(Code.INVALID_REQUEST, str(error)) from error
     own = f"image/{config.format}"
@@ -175,7 +176,7 @@ def _asked(request: Request, services: Services, wanted: EnhanceOptions) -> _Ask
             if kind in (_JSON, own):
                 return _Asked(config, as_picture=kind == own)
             try:
-                return _Asked(config.overridden({"output": formats[kind]}), as_picture=True)
+                return _Asked(defaults.layered(values, {"output": formats[kind]}), as_picture=True)
             except ValueError:  # JPEG, of a picture with a transparent background
                 continue
     raise Refusal(

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from imgpipe_dagster.demo.products import render_product
 from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.formats import sniff
 
@@ -82,6 +83,15 @@ def test_the_answer_has_the_type_that_is_accepted_most(api, accept, kind):
     assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
     if kind.startswith("image/"):
         assert f"image/{sniff(answer.content).value}" == kind
+
+
+def test_a_png_that_is_accepted_is_not_held_to_the_usual_size_which_it_cannot_be_made_to_fit(make_api):
+    api = make_api(target_kb=20)
+    file = cv2.imencode(".png", render_product(11).image)[1].tobytes()
+    form, headers = {"mode": "optimize"}, {"Accept": "image/png"}
+    answer = api.post("/api/v1/enhance/upload", files={"file": ("a.png", file)}, data=form, headers=headers)
+    assert len(answer.content) > 20 * 1024
+    assert answer.headers["X-QC-Status"] == "auto_approved"
 
 
 def test_an_answer_that_nobody_accepts_is_not_made(api, cdn):
