@@ -17,8 +17,10 @@ from imgpipe_dagster.imaging.profiles import RuleResult, check_profile
 from imgpipe_dagster.imaging.quality import Issue, Quality, estimate_noise, score
 
 WORSE = 2.0
-_TOO_BLURRED = 0.67
 """By so much a score may fall before a person has to look."""
+
+_TOO_BLURRED = 0.67
+_MOST_AT_BORDER = 0.05  # of the sides of the product's bounding box
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def enhance(
     replaced = trusted and (Step.BACKGROUND in planned or given is not None) and config.background != KEEP
     if replaced:
         image = product_colours(image, mask)
+    cut_off = replaced and given is None and _is_cut_off(mask)
     image, alpha, scale = _place(image, mask, config, planned, cropped=replaced)
     if Step.SHARPEN in planned:
         image = sharpen(image, config.sharpen, scale)
@@ -120,7 +123,10 @@ def enhance(
         cutout=cutout,
         background_replaced=replaced,
         rules=tuple(rules),
-        review_reasons=_review_reasons(cutout, encoded, before, after, rules),
+        review_reasons=(
+            *_review_reasons(cutout, encoded, before, after, rules),
+            *(["product_cut_off"] if cut_off else []),
+        ),
     )
 
 
@@ -146,6 +152,14 @@ def _cut_out(
     if not wanted or config.background == KEEP or config.method is BackgroundMethod.KEEP:
         return None
     return remove_background(image, config.method, boxes, rembg_model=config.rembg_model)
+
+
+def _is_cut_off(mask: np.ndarray) -> bool:
+    """Whether what was found goes on beyond the picture: a product that is not whole, or what holds it."""
+    product = mask > 127
+    left, top, right, bottom = _extent(mask)
+    at_border = sum(int(side.sum()) for side in (product[0], product[-1], product[:, 0], product[:, -1]))
+    return at_border > _MOST_AT_BORDER * 2 * (right - left + bottom - top)
 
 
 def _is_plain(image: np.ndarray, mask: np.ndarray, config: EnhancementConfig) -> bool:

@@ -48,6 +48,21 @@ def test_a_spoilt_photograph_is_never_published_without_a_person(defect):
     assert {"source_blurry", "source_compressed"} & set(enhance(spoilt, EnhancementConfig()).review_reasons)
 
 
+def test_a_product_that_goes_on_beyond_the_picture_is_seen_by_a_person(plain: ProductPhoto):
+    bottom = plain.box[3]
+    for height, reasons in ((bottom + 12, ()), (bottom - 40, ("product_cut_off",))):
+        result = enhance(np.ascontiguousarray(plain.image[:height]), EnhancementConfig())
+        assert result.background_replaced
+        assert result.review_reasons == reasons, height
+
+
+def test_a_cut_out_that_fills_its_file_is_no_product_that_goes_on_beyond_it(plain: ProductPhoto):
+    left, top, right, bottom = plain.box
+    cut_out = np.dstack([plain.image, plain.alpha])[top + 40 : bottom, left:right]
+    file = cv2.imencode(".png", np.ascontiguousarray(cut_out))[1].tobytes()
+    assert enhance(file, EnhancementConfig()).review_reasons == ()
+
+
 def test_full_gives_a_square_white_picture_within_the_target(cluttered: ProductPhoto):
     result = enhance(cluttered.image, EnhancementConfig(mode=Mode.FULL, target_kb=200), boxes=[cluttered.box])
     assert result.size == (1500, 1500)
