@@ -26,6 +26,7 @@ _FIELDS = (
 _MAX_LENGTHS = {name: getattr(ProductImage.__table__.c[name].type, "length", 0) for name in _FIELDS}
 _DEFAULT_TYPE = "primary"
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # how Python keeps such bytes (PEP 383)
 _UNSTORABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _FILE_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
@@ -134,10 +135,10 @@ def read_csv(path: Path, columns: Columns, encoding: str | None = None) -> Itera
     Args:
         path: The file.
         columns: The names in the header; of those left at their default, all but ``image_url`` may be missing.
-        encoding: By default that of the byte order mark, or else UTF-8.
+        encoding: By default that of the byte order mark, or else UTF-8; a row that is not in UTF-8 is a bad one.
 
     Raises:
-        ImportFileError: It is in another encoding, has no header, or lacks a column.
+        ImportFileError: It is in another encoding than the one that is given, has no header, or lacks a column.
         OSError: It cannot be opened.
     """
     lines = _lines(path, _text_blocks(path, encoding))
@@ -166,10 +167,10 @@ def read_json(path: Path, columns: Columns, encoding: str | None = None) -> Iter
     Args:
         path: The file.
         columns: The keys in the objects; other keys are ignored.
-        encoding: By default that of the byte order mark, or else UTF-8.
+        encoding: As for ``read_csv``.
 
     Raises:
-        ImportFileError: It is in another encoding, or not JSON of one of these forms.
+        ImportFileError: It is in another encoding than the one that is given, or not JSON of one of these forms.
         OSError: It cannot be opened.
     """
     blocks = _text_blocks(path, encoding)
@@ -203,6 +204,8 @@ def _clean(name: str, value: object) -> str | None:
     text = str(value).strip()
     if len(text) > _MAX_LENGTHS[name]:
         raise ValueError(f"{name} has {len(text)} characters, {_MAX_LENGTHS[name]} are allowed")
+    if _NOT_UTF8.search(text):
+        raise ValueError(f"{name} is not in UTF-8 (most files from Windows: --encoding cp1252)")
     if _UNSTORABLE.search(text):
         raise ValueError(f"{name} has a line break, a control character or half a surrogate pair")
     return text or None
@@ -232,7 +235,8 @@ def _text_blocks(path: Path, encoding: str | None) -> Iterator[str]:
             file.seek(0)
             encoding = next((name for bom, name in _BOMS if beginning.startswith(bom)), "utf-8")
         try:
-            decoder = codecs.getincrementaldecoder(encoding)()
+            of_utf8 = codecs.lookup(encoding).name == "utf-8"  # where any line can be read without those before it
+            decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if of_utf8 else "strict")
         except LookupError as error:
             raise ImportFileError(
                 f"There is no encoding {encoding!r}; cp1252 and utf-16 are two that there are."
@@ -246,7 +250,7 @@ def _text_blocks(path: Path, encoding: str | None) -> Iterator[str]:
                 good = error.object[: error.start].decode(encoding, "replace")
                 raise ImportFileError(
                     f"Line {line + good.count(chr(10))} of {path.name} is not in the encoding {encoding}. Name the one "
-                    f"that it is in (--encoding cp1252 for most files from Windows), or save it as UTF-8. {_AGAIN}"
+                    f"that it is in, or save it as UTF-8. {_AGAIN}"
                 ) from error
             line += text.count("\n")
             if text:

@@ -34,6 +34,8 @@ def import_csv_command(
 ) -> None:
     """Import image URLs from a CSV file. A second import of the same file adds nothing.
 
+    Exit status: 0 all rows are in, 3 some are bad, 1 the file cannot be read.
+
     Example: `imgpipe import csv my_urls.csv --url-column image_url --sku-column sku_id`
     """
     from imgpipe_dagster.catalogue.imports import import_csv
@@ -52,6 +54,8 @@ def import_json_command(
     as_json: AsJson = False,
 ) -> None:
     """Import image URLs from a JSON file. A second import of the same file adds nothing.
+
+    Exit status: 0 all rows are in, 3 some are bad, 1 the file cannot be read.
 
     Example: `imgpipe import json images.json`
     """
@@ -101,6 +105,8 @@ def _import(
         except (ImportFileError, OSError) as error:
             fail(str(error))
     _print_import(report, as_json)
+    if report.rejected:
+        raise typer.Exit(3)
 
 
 def _print_import(report: "ImportReport", as_json: bool) -> None:

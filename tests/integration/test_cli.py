@@ -117,6 +117,7 @@ def test_bad_rows_are_named_by_line_and_the_good_ones_kept(imgpipe, tmp_path):
     )
     imgpipe("db", "upgrade")
     result = imgpipe("import", "csv", "x.csv")
+    assert result.returncode == 3
     assert "2 new" in result.stdout
     assert "line 3" in result.stdout
 

@@ -258,13 +258,23 @@ def test_encodings_are_known_by_their_mark_or_given(read, name, mark, written, g
 
 
 @pytest.mark.parametrize("line", [2, 3000, 9000])
-def test_another_encoding_is_an_error_that_names_the_line_and_what_to_give(read, line):
+def test_a_row_that_is_not_in_utf_8_is_a_bad_one_that_says_what_to_give(read, line):
     lines = ["image_url", *(f"file name {number}.jpg" for number in range(2, 10_000))]
     lines[line - 1] = "é.jpg"
-    with pytest.raises(
-        ImportFileError, match=rf"Line {line} of images.csv is not in the encoding utf-8.*cp1252"
-    ) as caught:
-        read("\n".join(lines).encode("cp1252"))
+    rows = read("\n".join(lines).encode("cp1252"))
+    assert len(rows) == len(lines) - 1
+    [bad] = [row for row in rows if isinstance(row, BadRow)]
+    assert (bad.line, "--encoding cp1252" in bad.reason) == (line, True)
+
+
+def test_what_is_not_imported_may_be_in_any_encoding(read):
+    assert read("größe,image_url\nweiß,a.jpg".encode("cp1252")) == [ImportRow("a.jpg")]
+    assert read('[{"image_url": "a.jpg", "farbe": "weiß"}]'.encode("cp1252"), "images.json") == [ImportRow("a.jpg")]
+
+
+def test_another_encoding_than_the_one_that_is_given_is_an_error_that_names_the_line(read):
+    with pytest.raises(ImportFileError, match=r"Line 2 of images.csv is not in the encoding ascii") as caught:
+        read("image_url\né.jpg", encoding="ascii")
     assert "rows that are in the catalogue already are skipped" in str(caught.value)
 
 
