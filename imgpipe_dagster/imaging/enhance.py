@@ -11,7 +11,16 @@ from imgpipe_dagster.imaging.background import LEAST_SHARE, BackgroundMethod, Bo
 from imgpipe_dagster.imaging.colours import parse_colour
 from imgpipe_dagster.imaging.encode import Encoded, encode
 from imgpipe_dagster.imaging.matting import product_colours
-from imgpipe_dagster.imaging.modes import KEEP, TRANSPARENT, EnhancementConfig, Mode, PlannedStep, Step, plan
+from imgpipe_dagster.imaging.modes import (
+    KEEP,
+    TRANSPARENT,
+    EnhancementConfig,
+    Mode,
+    OutputFormat,
+    PlannedStep,
+    Step,
+    plan,
+)
 from imgpipe_dagster.imaging.pictures import read_picture
 from imgpipe_dagster.imaging.profiles import RuleResult, check_profile
 from imgpipe_dagster.imaging.quality import Issue, Quality, estimate_noise, score
@@ -28,12 +37,12 @@ class Enhanced:
     """A picture's way through enhancement.
 
     Attributes:
-        image: uint8 BGR, (height, width, 3): what was encoded, before compression.
+        image: uint8 BGR, (height, width, 3): what was encoded.
         alpha: uint8, (height, width): where the product is in ``image``.
         encoded: The file.
         steps: What was done, in order, and why.
         before: Quality of the product as it came.
-        after: Quality of the product in ``image``.
+        after: Quality of the product in the file.
         cutout: The mask in the original's pixels and whether it is to be trusted; None if none was made.
         background_replaced: Whether the original background is gone.
         rules: The profile's rules, measured; empty without a profile.
@@ -111,8 +120,10 @@ def enhance(
         target_kb=largest_kb(config),
         alpha=alpha if transparent else None,
     )
-    after = score(image, alpha)
-    rules = check_profile(image, alpha, config.rules, size_bytes=len(encoded.data)) if config.rules else []
+    after = score(_as_written(encoded, image), alpha)
+    # Where nobody knows what the background is, it is what is seen along the picture's own border.
+    product = alpha if trusted else cv2.erode(alpha, np.ones((5, 5), np.uint8), borderValue=0)
+    rules = check_profile(image, product, config.rules, size_bytes=len(encoded.data)) if config.rules else []
     return Enhanced(
         image=image,
         alpha=alpha,
@@ -152,6 +163,13 @@ def _cut_out(
     if not wanted or config.background == KEEP or config.method is BackgroundMethod.KEEP:
         return None
     return remove_background(image, config.method, boxes, rembg_model=config.rembg_model)
+
+
+def _as_written(encoded: Encoded, image: np.ndarray) -> np.ndarray:
+    """The picture as whoever opens the file sees it: what the compression took is missing from the score."""
+    if encoded.format is OutputFormat.PNG:
+        return image
+    return np.asarray(cv2.imdecode(np.frombuffer(encoded.data, np.uint8), cv2.IMREAD_COLOR))
 
 
 def _is_cut_off(mask: np.ndarray) -> bool:

@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from imgpipe_dagster.demo.products import Backdrop, Defect, ProductPhoto, degrad
 from imgpipe_dagster.imaging.adjust import correct_light, denoise, sharpen
 from imgpipe_dagster.imaging.enhance import enhance, judge
 from imgpipe_dagster.imaging.modes import EnhancementConfig, Mode, Step
+from imgpipe_dagster.imaging.quality import score
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,20 @@ def test_a_product_that_goes_on_beyond_the_picture_is_seen_by_a_person(plain: Pr
         result = enhance(np.ascontiguousarray(plain.image[:height]), EnhancementConfig())
         assert result.background_replaced
         assert result.review_reasons == reasons, height
+
+
+def test_a_background_that_is_kept_is_measured_by_the_rules_of_the_profile(cluttered: ProductPhoto):
+    config = EnhancementConfig(background="keep", profile="amazon_main")
+    assert "profile_background" in enhance(cluttered.image, config).review_reasons
+    white = np.where(cluttered.alpha[..., None] > 0, cluttered.image, np.uint8(255))
+    assert "profile_background" not in enhance(white, config).review_reasons
+
+
+def test_the_score_is_that_of_the_file(cluttered: ProductPhoto):
+    config = EnhancementConfig(background="keep")
+    usual, strong = (enhance(cluttered.image, replace(config, target_kb=kb)) for kb in (500, 40))
+    assert strong.after.score == score(decoded(strong.encoded.data), strong.alpha).score
+    assert strong.after.score < usual.after.score - 5
 
 
 def test_a_cut_out_that_fills_its_file_is_no_product_that_goes_on_beyond_it(plain: ProductPhoto):
