@@ -31,6 +31,7 @@ from imgpipe_dagster.store.base import StoreError
 
 NO_PROFILE = "none"
 _TOLD = "enhancement_told"
+_DROPPED = "enhancement_dropped"  # how often: the fields begin anew then
 _STEPS = {"light": 0.1, "denoise": 0.1, "sharpen": 0.1, "margin": 0.01}
 
 
@@ -124,6 +125,7 @@ def _settings(found: ImageDetails, sku_id: str, who: Person) -> None:
             st.success(f"Saved. Its own settings: {plain(own, 1000) or 'none'}. The next enhancement uses them.")
         else:
             removed = remove_settings(engine(), SettingsScope.SKU, sku_id)
+            st.session_state[_DROPPED] = st.session_state.get(_DROPPED, 0) + 1
             st.session_state[_TOLD] = "Its own settings are gone." if removed else "It had no settings of its own."
             st.rerun()  # the form shows what counts now
     except (UnknownProductError, ValueError) as error:
@@ -137,11 +139,11 @@ def _effective(sku_id: str, put: dict[str, Any]) -> EnhancementConfig:
 def _fields(now: EnhancementConfig, sku_id: str) -> dict[str, Any]:
     """The fields of the form; what was changed in them, by the names of ``EnhancementConfig``.
 
-    Their keys tell the SKU: what was typed for one product must not stay for the next.
+    Their keys tell the SKU: what was typed for one product must not stay for the next, nor after its settings are gone.
     """
 
     def key(name: str) -> str:
-        return f"enhancement_{name}_{sku_id}"
+        return f"enhancement_{name}_{sku_id}_{st.session_state.get(_DROPPED, 0)}"
 
     first, second, third = st.columns(3)
     profiles = [NO_PROFILE, *PROFILES]

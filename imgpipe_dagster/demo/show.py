@@ -152,5 +152,6 @@ def _print_where(settings: Settings, sheet: Path, pairs: Path, temples: Path, ou
     table.add_row("temples today", str(temples))
     table.add_row("reports", str(settings.home / "store" / "metadata"))
     table.add_row("catalogue", str(settings.home / "catalogue.db"))
+    table.add_row("with the commands", f"IMGPIPE_HOME={settings.home} imgpipe status")
     table.add_row("in Dagster", "make ui")
     out.print(table, soft_wrap=True)

@@ -91,7 +91,10 @@ def test_new_rows_come_for_ever_under_urls_that_never_came_before(tmp_path):
     with DemoCdn(tmp_path) as cdn:
         rows = list(islice(iter_new_rows(cdn, files, 1.5, waits.append), 7))
         served = [get(url).decode() for url, file in rows if file.name in {path.name for path in tmp_path.iterdir()}]
+        time.sleep(0.1)
+        later, _ = next(iter_new_rows(cdn, files, 0))
     assert len({url for url, _ in rows}) == 7
+    assert later not in {url for url, _ in rows}, "the catalogue knows those of an earlier start"
     assert [file for _, file in rows] == [*files, *files, files[0]]
     assert served == [file.name for _, file in rows]
     assert waits == [1.5] * 6
