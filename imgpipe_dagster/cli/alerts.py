@@ -150,7 +150,7 @@ def _mail_note(alert: dict[str, Any]) -> str:
     if alert["attempts"] is None:
         return "" if alert["state"] == "muted" else "not formed yet"
     refused = [f"{address}: {fate}" for address, fate in (alert["recipients"] or {}).items() if fate]
-    notes = [f"{alert['attempts']} attempts", *refused]
+    notes = [counted(alert["attempts"], "attempt", "attempts"), *refused]
     if alert["last_error"] and not refused:
         notes.append(alert["last_error"])
     return "; ".join(notes)

@@ -43,7 +43,7 @@ def run(
     Example: `imgpipe run --once --json`
     """
     if not once:
-        raise typer.BadParameter("Without --once there is nothing to do here: the daemon of `dagster dev` runs on.")
+        raise typer.BadParameter("Give --once. To go on for ever, run `dagster dev -w workspace.yaml`.")
     from imgpipe_dagster.cli.progress import stage_bars
     from imgpipe_dagster.doctor import check_weights
     from imgpipe_dagster.runner import InterruptedRunError, run_pending
