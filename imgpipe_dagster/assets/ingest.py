@@ -19,7 +19,7 @@ from imgpipe_dagster.resources.image_fetcher import ImageFetcherResource
 from imgpipe_dagster.resources.image_store import ImageStoreResource
 from imgpipe_dagster.resources.image_validator import ImageValidatorResource
 from imgpipe_dagster.store.base import ImageStore
-from imgpipe_dagster.store.keys import STORED_SCHEME, image_key, stored_image_key
+from imgpipe_dagster.store.keys import STORED_SCHEME, image_key, stored_image_key, stored_image_url
 from imgpipe_dagster.store.streaming import read_all
 from imgpipe_dagster.streams import map_unordered
 
@@ -142,12 +142,18 @@ VALIDATED_COLUMNS = [
 def download_images(
     wanted: pd.DataFrame, fetcher: ImageFetcherResource, image_store: ImageStoreResource
 ) -> Iterator[dict[str, Any]]:
-    """Fetch every image and put its bytes into the store: a row of ``raw_images`` each, in no order."""
-    requests = (
-        FetchRequest(int(image_id), None if pd.isna(url) else str(url))
-        for image_id, url in zip(wanted["image_id"], wanted["image_url"], strict=True)
-    )
+    """Fetch every image and put its bytes into the store: a row of ``raw_images`` each, in no order.
+
+    What a person has rejected is taken from the store, if it is there still: the picture that they looked at, which its
+    source may have no longer.
+    """
     store = image_store.store
+    requests = (
+        FetchRequest(int(image_id), _place(url, rejected_key, store))
+        for image_id, url, rejected_key in zip(
+            *(wanted[name] for name in ("image_id", "image_url", "rejected_key")), strict=True
+        )
+    )
     results = fetch_all(requests, fetcher.policy(), base_url=fetcher.base_url, openers=image_store.openers())
     return map_unordered(lambda result: _keep(result, store), results, threads=STORE_THREADS)
 
@@ -180,6 +186,13 @@ def ingest_metadata(frame: pd.DataFrame, progress: Progress) -> dict[str, Any]:
         "rejected_by_reason": rejected["reason"].value_counts().sort_index().astype(int).to_dict(),
         "rejected_sample": sample(rejected, ["image_id", "reason", "detail"]),
     }
+
+
+def _place(url: Any, rejected_key: Any, store: ImageStore) -> str | None:  # noqa: ANN401 - pandas' missing value is no None
+    """Where an image is read from."""
+    if not pd.isna(rejected_key) and store.exists(str(rejected_key)):
+        return stored_image_url(str(rejected_key))
+    return None if pd.isna(url) else str(url)
 
 
 def _keep(result: FetchResult, store: ImageStore) -> dict[str, Any]:

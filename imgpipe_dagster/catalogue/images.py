@@ -31,15 +31,35 @@ from imgpipe_dagster.catalogue.types import seconds_ago
 
 
 def images_of_batch(engine: Engine, batch_key: str) -> pd.DataFrame:
-    """The images that count for a batch: ``image_id`` (int64), ``image_url`` and ``report_name`` (strings), by id."""
+    """The images that count for a batch, by id.
+
+    Returns:
+        ``image_id`` (int64), and as strings ``image_url``, ``report_name``, and ``rejected_key``: where the picture is
+        in the store that a person has rejected and that is to be enhanced otherwise.
+    """
+    newest = (
+        sa.select(RawImage.object_key)
+        .where(RawImage.image_id == ProductImage.id, RawImage.object_key.is_not(None))
+        .order_by(RawImage.batch_key.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    in_rework = sa.and_(ProductImage.rework_count > 0, ProductImage.qc_status == QcStatus.PENDING)
     query = (
-        sa.select(ProductImage.id.label("image_id"), ProductImage.image_url, ProductImage.report_name)
+        sa.select(
+            ProductImage.id.label("image_id"),
+            ProductImage.image_url,
+            ProductImage.report_name,
+            sa.case((in_rework, newest)).label("rejected_key"),
+        )
         .where(ProductImage.batch_key == batch_key)
         .order_by(ProductImage.id)
     )
     rows = transact(engine, lambda connection: connection.execute(query).mappings().all(), writes=False)
-    frame = pd.DataFrame(rows, columns=["image_id", "image_url", "report_name"])
-    return frame.astype({"image_id": "int64", "image_url": "string", "report_name": "string"})
+    texts = ["image_url", "report_name", "rejected_key"]
+    return pd.DataFrame(rows, columns=["image_id", *texts]).astype(
+        {"image_id": "int64", **dict.fromkeys(texts, "string")}
+    )
 
 
 def count_by_status(engine: Engine) -> dict[str, int]:

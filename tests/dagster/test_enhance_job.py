@@ -49,6 +49,14 @@ def enhance(pipeline, batch, **options):
     return pipeline.run(batch, job="enhance", **options)
 
 
+def of_raw_image(pipeline, image_id, batch):
+    """SHA-256 and object key of what a batch has fetched for an image."""
+    rows = pipeline.rows("raw_images", "image_id", "batch_key", "sha256", "object_key")
+    return next(
+        (sha256, key) for number, batch_key, sha256, key in rows if (number, batch_key) == (image_id, batch.key)
+    )
+
+
 def publish_again(pipeline, batch):
     return enhance(pipeline, batch, selection=[dg.AssetKey("published_enhancements")])
 
@@ -240,6 +248,23 @@ def test_a_reworked_image_is_enhanced_in_its_new_batch_with_its_new_settings(pip
     assert mine[1] == again.key
     assert [step["step"] for step in json.loads(mine[2])] == ["sharpen"]
     assert json.loads(mine[3])["sharpen"] == 1.5
+    assert of_image(pipeline, 2, "status", "qc_status") == ("completed", "needs_review")
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_rework_is_of_the_picture_that_was_rejected_as_long_as_the_store_has_it(pipeline, batch, stored):
+    enhance(pipeline, batch)
+    seen, key = of_raw_image(pipeline, 2, batch)
+    review(pipeline, 2, status="pending", qc_status="pending", rework_count=1, rework_config={"sharpen": 1.5})
+    if stored:
+        (pipeline.cdn.folder / "blurred.jpg").unlink()
+    else:
+        (pipeline.settings.home / "store" / key).unlink()
+        pipeline.write("blurred.jpg", product(6))
+    again = pipeline.claim()
+    pipeline.run(again)
+    assert (of_raw_image(pipeline, 2, again)[0] == seen) is stored
+    enhance(pipeline, again)
     assert of_image(pipeline, 2, "status", "qc_status") == ("completed", "needs_review")
 
 
