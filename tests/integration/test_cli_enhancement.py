@@ -192,7 +192,7 @@ def test_what_makes_no_sense_is_refused_with_the_valid_choices(photos, tmp_path,
 def test_a_target_that_cannot_be_reached_gives_the_smallest_file_and_says_so(imgpipe, tmp_path):
     cv2.imwrite(str(tmp_path / "a.jpg"), render_product(5, backdrop=Backdrop.CLUTTERED).image)
     line = lines(imgpipe("enhance", "a.jpg", "-o", "shop", "--mode", "optimize", "--target-kb", "5", "--json"))["a.jpg"]
-    assert line["review_reasons"] == ["target_unreachable"]
+    assert line["review_reasons"] == ["target_unreachable", "score_worse"]
     assert line["encoder_quality"] == 21  # at 20, JPEG turns white into grey
     assert line["bytes"] > 5 * 1024
 

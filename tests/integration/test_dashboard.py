@@ -615,12 +615,29 @@ def test_settings_of_a_product_are_previewed_saved_and_taken_away(images):
 
 def test_what_was_typed_for_one_product_does_not_stay_for_the_next(images):
     page = sound(show("enhancement", id=25))
-    page.text_input(key="enhancement_background_SKU-25").set_value("#00ff00")
+    page.text_input(key="enhancement_background_SKU-25_0").set_value("#00ff00")
     sound(page.selectbox(key="enhancement_image").set_value(26).run())
-    assert page.text_input(key="enhancement_background_SKU-26").value == "#FFFFFF"
+    assert page.text_input(key="enhancement_background_SKU-26_0").value == "#FFFFFF"
     assert page.query_params["id"] == "26", "the address names what is shown"
     sound(next(button for button in page.button if button.label == "Save").click().run())
     assert rows(images, sa.select(EnhancementConfigRow.sku_id, EnhancementConfigRow.config)) in ([], [("SKU-26", {})])
+
+
+def test_when_a_products_own_settings_are_gone_the_form_shows_what_counts_now(images):
+    def press(page, label):
+        return sound(next(button for button in page.button if button.label == label).click().run())
+
+    def background(page):
+        return next(field for field in page.text_input if field.label == "Background")
+
+    page = sound(show("enhancement", id=25))
+    background(page).set_value("transparent")
+    page = press(page, "Save")
+    assert rows(images, sa.select(EnhancementConfigRow.config)) == [({"background": "transparent"},)]
+    page = press(page, "Use the group's settings again")
+    assert background(page).value == "#FFFFFF"
+    assert "Its own settings are gone." in [told.value for told in page.success]
+    assert rows(images, sa.select(EnhancementConfigRow.config)) == []
 
 
 def test_a_setting_that_is_no_good_is_told(images):
