@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgpipe_dagster.cli.common import AsJson, err, fail, open_catalogue, out
+from imgpipe_dagster.cli.common import EXIT_SOME_FAILED, AsJson, err, fail, open_catalogue, out
 
 if TYPE_CHECKING:
     from imgpipe_dagster.catalogue.imports import ImportReport
@@ -106,7 +106,7 @@ def _import(
             fail(str(error))
     _print_import(report, as_json)
     if report.rejected:
-        raise typer.Exit(3)
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def _print_import(report: "ImportReport", as_json: bool) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from imgpipe_dagster.imaging.adjust import STRONG_NOISE, correct_light, denoise, sharpen
 from imgpipe_dagster.imaging.background import LEAST_SHARE, BackgroundMethod, Box, Cutout, MaskFault, remove_background
 from imgpipe_dagster.imaging.colours import parse_colour
+from imgpipe_dagster.imaging.decode import decode_bgr
 from imgpipe_dagster.imaging.encode import Encoded, encode
 from imgpipe_dagster.imaging.matting import product_colours
 from imgpipe_dagster.imaging.modes import (
@@ -104,7 +105,6 @@ def enhance(
     replaced = trusted and (Step.BACKGROUND in planned or given is not None) and config.background != KEEP
     if replaced:
         image = product_colours(image, mask)
-    cut_off = replaced and given is None and _is_cut_off(mask)
     image, alpha, scale = _place(image, mask, config, planned, cropped=replaced)
     if Step.SHARPEN in planned:
         image = sharpen(image, config.sharpen, scale)
@@ -120,10 +120,14 @@ def enhance(
         target_kb=largest_kb(config),
         alpha=alpha if transparent else None,
     )
-    after = score(_as_written(encoded, image), alpha)
-    # Where nobody knows what the background is, it is what is seen along the picture's own border.
-    product = alpha if trusted else cv2.erode(alpha, np.ones((5, 5), np.uint8), borderValue=0)
-    rules = check_profile(image, product, config.rules, size_bytes=len(encoded.data)) if config.rules else []
+    # As whoever opens the file sees it: what the compression took is missing from the score.
+    after = score(image if encoded.format is OutputFormat.PNG else decode_bgr(encoded.data), alpha)
+    rules = []
+    if config.rules:
+        # Where nobody knows what the background is, it is what is seen along the picture's own border.
+        product = alpha if trusted else cv2.erode(alpha, np.ones((5, 5), np.uint8), borderValue=0)
+        rules = check_profile(image, product, config.rules, size_bytes=len(encoded.data))
+    cut_off = replaced and given is None and _is_cut_off(mask)
     return Enhanced(
         image=image,
         alpha=alpha,
@@ -134,10 +138,7 @@ def enhance(
         cutout=cutout,
         background_replaced=replaced,
         rules=tuple(rules),
-        review_reasons=(
-            *_review_reasons(cutout, encoded, before, after, rules),
-            *(["product_cut_off"] if cut_off else []),
-        ),
+        review_reasons=_review_reasons(cutout, encoded, before, after, rules, cut_off=cut_off),
     )
 
 
@@ -163,13 +164,6 @@ def _cut_out(
     if not wanted or config.background == KEEP or config.method is BackgroundMethod.KEEP:
         return None
     return remove_background(image, config.method, boxes, rembg_model=config.rembg_model)
-
-
-def _as_written(encoded: Encoded, image: np.ndarray) -> np.ndarray:
-    """The picture as whoever opens the file sees it: what the compression took is missing from the score."""
-    if encoded.format is OutputFormat.PNG:
-        return image
-    return np.asarray(cv2.imdecode(np.frombuffer(encoded.data, np.uint8), cv2.IMREAD_COLOR))
 
 
 def _is_cut_off(mask: np.ndarray) -> bool:
@@ -277,7 +271,13 @@ def _compose(image: np.ndarray, alpha: np.ndarray, colour: tuple[int, int, int])
 
 
 def _review_reasons(
-    cutout: Cutout | None, encoded: Encoded, before: Quality, after: Quality, rules: Sequence[RuleResult]
+    cutout: Cutout | None,
+    encoded: Encoded,
+    before: Quality,
+    after: Quality,
+    rules: Sequence[RuleResult],
+    *,
+    cut_off: bool,
 ) -> tuple[str, ...]:
     reasons = [cutout.fault.value] if cutout is not None and cutout.fault is not None else []
     if encoded.target_unreachable:
@@ -290,4 +290,7 @@ def _review_reasons(
     if before.components.sharpness < _TOO_BLURRED:
         # Sharpening changes how edges look; it does not bring back what was between them.
         reasons.append("source_blurry")
-    return (*reasons, *(f"profile_{result.rule}" for result in rules if not result.passed))
+    reasons += [f"profile_{result.rule}" for result in rules if not result.passed]
+    if cut_off:
+        reasons.append("product_cut_off")
+    return tuple(reasons)

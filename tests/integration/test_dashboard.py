@@ -97,6 +97,10 @@ def sound(page):
     return page
 
 
+def click(page, label):
+    return sound(next(button for button in page.button if button.label == label).click().run())
+
+
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch):
     """Nobody has to look at a picture before deciding."""
@@ -619,22 +623,19 @@ def test_what_was_typed_for_one_product_does_not_stay_for_the_next(images):
     sound(page.selectbox(key="enhancement_image").set_value(26).run())
     assert page.text_input(key="enhancement_background_SKU-26_0").value == "#FFFFFF"
     assert page.query_params["id"] == "26", "the address names what is shown"
-    sound(next(button for button in page.button if button.label == "Save").click().run())
+    click(page, "Save")
     assert rows(images, sa.select(EnhancementConfigRow.sku_id, EnhancementConfigRow.config)) in ([], [("SKU-26", {})])
 
 
 def test_when_a_products_own_settings_are_gone_the_form_shows_what_counts_now(images):
-    def press(page, label):
-        return sound(next(button for button in page.button if button.label == label).click().run())
-
     def background(page):
         return next(field for field in page.text_input if field.label == "Background")
 
     page = sound(show("enhancement", id=25))
     background(page).set_value("transparent")
-    page = press(page, "Save")
+    page = click(page, "Save")
     assert rows(images, sa.select(EnhancementConfigRow.config)) == [({"background": "transparent"},)]
-    page = press(page, "Use the group's settings again")
+    page = click(page, "Use the group's settings again")
     assert background(page).value == "#FFFFFF"
     assert "Its own settings are gone." in [told.value for told in page.success]
     assert rows(images, sa.select(EnhancementConfigRow.config)) == []
@@ -687,7 +688,7 @@ def test_labels_of_training_pictures_are_looked_through_and_corrected(images):
         "picture_14_left",
         "picture_13_left",
     ]
-    sound(next(button for button in page.button if button.label == "Next").click().run())
+    click(page, "Next")
     sound(page.selectbox(key="picture_2_left").set_value(NEW_CATEGORY).run())
     assert not [button for button in page.button if button.key == "picture_2_save"], "it has no name yet"
     before = category_counts(page)
