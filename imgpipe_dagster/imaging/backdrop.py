@@ -12,12 +12,19 @@ _MOST_CHROMA = 45.0  # of studio paper; what fills the frame with a stronger col
 _SHADOW_SLOPE = 2.5  # lightness per pixel; what rises faster is no soft shadow
 _NEAR = 4  # pixels
 _HARD_SHARE = 0.5  # of where a shaded part meets the backdrop; shadows have 0.3 at most, sides nearly 1
+_SOFT_SHARE = 0.1
 _HARD_RISE = 0.3  # of the contrast in one pixel
 _LEAST_SHADED = 0.005  # of the picture
 _LEAST_RETURNED = 0.001
+_CRUMB = 0.03  # of the largest part
 _BODY_SHARE = 0.1  # of the largest part: what is smaller may be print itself
 _LEAST_PRINT = 20  # pixels
 _PRINT_SHARE = 0.02
+_LEAST_OPENING, _LARGE_OPENING = 0.005, 0.4  # of the product
+_VERY_COLOUR = 1.0  # in CIELAB
+_PRINTED_SHARE = 0.01
+_BOUNDED_SHARE = 0.9
+_MOST_SHADED = 6.0  # times the part that has the backdrop's colour
 _HARD_SLOPE = 1.0  # lightness per pixel; a cast shadow is softer, a product's edge or print harder
 
 
@@ -65,20 +72,22 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     same = distance < tolerance
     shaded = _not_connected_with_border(same)
     shadow_coloured = _shadow_coloured(lab, backdrop.surface, tolerance)
-    mask = _not_connected_with_border(same | (shadow_coloured & (slope < _SHADOW_SLOPE)))
+    soft = shadow_coloured & (slope < _SHADOW_SLOPE)
+    mask = _not_connected_with_border(same | soft)
     sides = _shaded_sides(shaded & ~mask, same, slope, lab[..., 0], _LEAST_SHADED)
     if sides.any():
         mask |= sides
         mask |= shaded & _not_connected_with_border(~mask)  # print on them
     mask = _with_printed_between(_with_thin_parts(mask, (distance > 6 * tolerance) & ~shadow_coloured), slope)
     # A grey product can itself pass for a shadow, and is then eaten; of a white one, only the print may be left.
-    eaten = _solidity(mask) < _solidity(shaded) - 0.12 or (
+    less_solid = _solidity(mask) < _solidity(shaded) - 0.12
+    eaten = (less_solid and not _fades(shaded & ~mask, mask, same, slope, lab[..., 0])) or (
         mask.any() and _solidity(mask) < 0.8 and _hull_share(mask) < 0.5
     )
-    sure = not eaten and _edges_are_inside(mask, np.where(shadow_coloured & (slope < _SHADOW_SLOPE), 0, slope))
+    sure = not eaten and _edges_are_inside(mask, np.where(soft, 0, slope))
     if sure:
         mask = _without_shadows(mask, same, shadow_coloured, slope, lab[..., 0])
-        mask &= ~_see_through(same, mask, backdrop)
+        mask = _large_parts(mask & ~_see_through(lab, same, soft, slope, mask, backdrop), _CRUMB)
     else:
         mask = _bounding_box(mask | (slope > _HARD_SLOPE))
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0, sure
@@ -144,11 +153,26 @@ def _shaded_sides(
         beside = around & same
         if not beside.any():
             continue
-        contrast = abs(float(np.median(lightness[beside])) - float(np.median(lightness[parts == part])))
-        hard = min(_SHADOW_SLOPE, max(_HARD_SLOPE, _HARD_RISE * contrast))
-        if (steepest[beside] > hard).mean() > _HARD_SHARE:
+        if (steepest[beside] > _hard_slope(lightness, beside, parts == part)).mean() > _HARD_SHARE:
             sides |= around & shade
     return sides
+
+
+def _fades(shade: np.ndarray, mask: np.ndarray, same: np.ndarray, slope: np.ndarray, lightness: np.ndarray) -> bool:
+    """Whether what has a shadow's colour meets the backdrop softly all around, but where the product is near."""
+    near = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
+    rim = (cv2.dilate(shade.astype(np.uint8), near) > 0) & same & (cv2.dilate(mask.astype(np.uint8), near) == 0)
+    away = np.where(cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0, 0, slope)
+    if not rim.any() or not shade.any():
+        return False
+    hard = _hard_slope(lightness, rim, shade)
+    return bool((cv2.dilate(away, near)[rim] > hard).mean() < _SOFT_SHARE)
+
+
+def _hard_slope(lightness: np.ndarray, beside: np.ndarray, part: np.ndarray) -> float:
+    """From what slope on an edge between a part and what is beside it is a hard one."""
+    contrast = abs(float(np.median(lightness[beside])) - float(np.median(lightness[part])))
+    return min(_SHADOW_SLOPE, max(_HARD_SLOPE, _HARD_RISE * contrast))
 
 
 def _with_thin_parts(mask: np.ndarray, certain: np.ndarray) -> np.ndarray:
@@ -197,7 +221,7 @@ def _joined_to_border(passable: np.ndarray) -> np.ndarray:
 def _not_connected_with_border(passable: np.ndarray) -> np.ndarray:
     rest = (~_joined_to_border(passable)).astype(np.uint8)
     opened = cv2.morphologyEx(rest, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
-    return _large_parts(opened, 0.03)
+    return _large_parts(opened, _CRUMB)
 
 
 def _large_parts(mask: np.ndarray, share: float) -> np.ndarray:
@@ -227,21 +251,52 @@ def _edges_are_inside(mask: np.ndarray, slope: np.ndarray) -> bool:
     return bool(np.count_nonzero(hard & ~near) <= 0.4 * np.count_nonzero(hard))
 
 
-def _see_through(same: np.ndarray, mask: np.ndarray, backdrop: _Backdrop) -> np.ndarray:
+def _see_through(
+    lab: np.ndarray, same: np.ndarray, soft: np.ndarray, slope: np.ndarray, mask: np.ndarray, behind: _Backdrop
+) -> np.ndarray:
     """Openings such as a mug's handle. Before white they cannot be told from white print, and stay product.
 
-    Before light grey only large ones are taken for openings: a ring's, and hardly a label's.
+    A part is taken for one if it is large, as a ring's opening is and hardly a label, or if it has the backdrop's very
+    colour and nothing is printed on it. Soft shadows in it belong to it.
     """
-    least = 0.005
-    if backdrop.lightness > 85 and backdrop.chroma < 10:
-        if backdrop.lightness > 97:
-            return np.zeros_like(mask)
-        least = 0.4
-    inner = cv2.erode((same & mask).astype(np.uint8), np.ones((3, 3), np.uint8))
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=4)
-    large = stats[:, cv2.CC_STAT_AREA] > least * mask.sum()
-    large[0] = False
-    return cv2.dilate(large[parts].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    if behind.lightness > 97 and behind.chroma < 10:
+        return np.zeros_like(mask)
+    inner, wholes = (
+        cv2.connectedComponents(cv2.erode(part.astype(np.uint8), np.ones((3, 3), np.uint8)), connectivity=4)[1]
+        for part in (mask & same, mask & (same | soft))
+    )
+    sizes = np.bincount(inner.ravel())
+    sizes[0] = 0
+    near = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
+    rim = cv2.dilate(_joined_to_border(~mask).astype(np.uint8), near) > 0
+    openings = np.zeros_like(mask)
+    for part in np.flatnonzero(sizes > _LEAST_OPENING * mask.sum()):
+        opening = inner == part
+        colour = np.median((lab - behind.surface)[opening], 0)
+        whole = np.isin(wholes, np.unique(wholes[opening]))
+        if (whole & rim).any():  # a grey product that passes for shadow
+            whole = opening
+        if np.count_nonzero(whole) < _LARGE_OPENING * mask.sum() and (
+            np.abs(colour).max() > _VERY_COLOUR or _is_printed(whole, slope) or not _is_bounded(whole, slope)
+        ):
+            continue
+        openings |= whole if np.count_nonzero(whole) < _MOST_SHADED * np.count_nonzero(opening) else opening
+    return cv2.dilate(openings.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def _is_bounded(part: np.ndarray, slope: np.ndarray) -> bool:
+    """Whether a part ends in an edge all around; where a highlight begins on a label there is none."""
+    near = np.ones((4 * _NEAR + 1, 4 * _NEAR + 1), np.uint8)  # JPEG's colours reach so far beyond an edge
+    outline = (cv2.dilate(part.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~part
+    return bool((cv2.dilate(slope, near)[outline] > _HARD_SLOPE).mean() > _BOUNDED_SHARE)
+
+
+def _is_printed(part: np.ndarray, slope: np.ndarray) -> bool:
+    """Whether something with edges is within a part's convex hull, away from its outline."""
+    hull = np.zeros(part.shape, np.uint8)
+    cv2.fillConvexPoly(hull, cv2.convexHull(cv2.findNonZero(part.astype(np.uint8))), 1)
+    inside = cv2.erode(hull, np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)) > 0
+    return bool(np.count_nonzero(inside & (slope > _SHADOW_SLOPE)) > _PRINTED_SHARE * np.count_nonzero(inside))
 
 
 def _bounding_box(found: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import PIL
 from imgpipe_dagster.imaging.background import BackgroundMethod
 from imgpipe_dagster.imaging.modes import EnhancementConfig
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 """To be raised with every change after which the same file and configuration give other bytes or another score."""
 
 

@@ -347,6 +347,47 @@ def test_the_inside_of_a_ring_before_light_grey_shows_the_backdrop():
     assert remove_background(scene).alpha[200, 200] == 0
 
 
+def with_soft_shadow(level: int, product: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """A product of one colour before grey that darkens downwards, its shadow beside it, as a JPEG gives it back."""
+    rows = np.linspace(1.02, 0.98, len(product))[:, None, None]
+    shade = cv2.GaussianBlur(np.roll(product, (14, 20), (0, 1)).astype(np.float32) / 255, (0, 0), 14)
+    scene = level * rows * (1 - 0.3 * shade[..., None]) * np.ones(3)
+    cover = cv2.GaussianBlur(product.astype(np.float32) / 255, (0, 0), 0.6)[..., None]
+    noise = np.random.default_rng(level).normal(0, 1.2, scene.shape)
+    scene = (1 - cover) * scene + cover * np.float32(colour) + noise
+    return cv2.imdecode(cv2.imencode(".jpg", scene.clip(0, 255).astype(np.uint8))[1], cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize("colour", [(60, 40, 160), (60, 60, 60), (170, 150, 140)])
+@pytest.mark.parametrize("level", [130, 190, 225, 245])
+def test_a_handle_in_whose_opening_the_shadow_falls_shows_the_backdrop(level: int, colour: tuple[int, int, int]):
+    product = np.zeros((700, 700), np.uint8)
+    cv2.rectangle(product, (200, 200), (430, 520), 255, -1)
+    cv2.ellipse(product, (430, 350), (95, 105), 0, -90, 90, 255, 28)
+    cutout = remove_background(with_soft_shadow(level, product, colour))
+    assert cutout.plausible, cutout.fault
+    assert overlap(cutout.alpha, product) > 0.96
+    opening = cv2.erode(255 - product, np.ones((15, 15), np.uint8))[260:440, 431:500] > 0
+    assert np.quantile(cutout.alpha[260:440, 431:500][opening], 0.99) < 10
+
+
+@pytest.mark.parametrize("level", [130, 190, 225, 245])
+def test_a_thin_product_is_not_taken_together_with_its_wide_shadow(level: int):
+    product = np.zeros((700, 700), np.uint8)
+    for x, lean in ((270, 20), (430, -20)):
+        cv2.ellipse(product, (x, 480), (60, 80), lean, 0, 360, 255, 22)
+    cv2.line(product, (300, 410), (420, 120), 255, 26)
+    cv2.line(product, (400, 410), (280, 120), 255, 26)
+    cutout = remove_background(with_soft_shadow(level, product, (60, 60, 60)))
+    assert not cutout.plausible or overlap(cutout.alpha, product) > 0.85
+
+
+@pytest.mark.parametrize("seed", [7027, 7033])
+def test_an_unprinted_part_of_a_label_of_the_backdrops_own_colour_is_no_opening(seed: int):
+    product = photo(seed)
+    assert overlap(remove_background(product.image).alpha, product.alpha) > 0.99
+
+
 def test_a_product_of_strong_colour_that_fills_the_frame_is_not_taken_for_the_backdrop():
     scene = np.full((400, 400, 3), (40, 40, 190), np.uint8)
     scene[170:230, 10:390] = (240, 250, 250)
