@@ -133,7 +133,7 @@ class WarmRunLauncher(DefaultRunLauncher):
             return  # the fork server has ended, nothing else: run monitoring looks after this one
         message = get_run_crash_explanation(f"Run execution process for {run_id}", exit_code)
         self._instance.report_engine_event(message, run, cls=self.__class__)
-        self._instance.report_run_failed(run)
+        self._instance.report_run_failed(run, message)
 
 
 def start_process(methods: Iterable[StartMethod], target: Callable[[str], None], argument: str) -> BaseProcess:

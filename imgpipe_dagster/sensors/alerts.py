@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from imgpipe_dagster.alerts.delivery import DeliveryPolicy, deliver_due
 from imgpipe_dagster.alerts.watch import WatchLimits, observe, observe_feeds
 from imgpipe_dagster.assets.freshness import freshness_evaluation
+from imgpipe_dagster.backfills import BACKFILL_TAG
 from imgpipe_dagster.catalogue.alerts import AlertKind, NewAlert, write_alerts
 from imgpipe_dagster.catalogue.batches import interrupted_attempts
 from imgpipe_dagster.catalogue.tables import FeedKind, Severity
@@ -144,22 +145,36 @@ def describe_failure(instance: dg.DagsterInstance, record: dg.RunRecord, max_att
     run = record.dagster_run
     batch, attempt = run.tags.get(BATCH_TAG), run.tags.get(ATTEMPT_TAG)
     again = attempt is not None and attempt.isdigit() and int(attempt) % max_attempts != 0
-    partition = run.tags.get(PARTITION_TAG)
+    partition, backfill = run.tags.get(PARTITION_TAG), run.tags.get(BACKFILL_TAG)
+    job = job_title(run)
     what = f"of batch {batch}, attempt {attempt}," if batch else ""
-    details: dict[str, str | int | float] = {"job": run.job_name}
+    details: dict[str, str | int | float] = {"job": job}
+    if again:
+        advice = "It is tried again by itself."
+    elif backfill:
+        advice = f"Read its log in Dagster; `imgpipe backfill --resume {backfill}` does again what failed."
+    else:
+        advice = "Read its log in Dagster."
     if partition:
         details["partition"] = partition
         what = what or f"of {temple_of_partition(partition)}"
     return NewAlert(
         kind=AlertKind.RUN_FAILED,
-        subject=" ".join(filter(None, ["A run", what, f"failed ({run.job_name})"])),
-        body=f"{failure_cause(instance, run.run_id)}\n"
-        + ("It is tried again by itself." if again else "Read its log in Dagster."),
+        subject=" ".join(filter(None, ["A run", what, f"failed ({job})"])),
+        body=f"{failure_cause(instance, run.run_id)}\n{advice}",
         dedupe_key=f"run_failed:{run.run_id}",
         severity=Severity.WARNING if again else Severity.ERROR,
         details=details,
         run_id=run.run_id,
     )
+
+
+def job_title(run: dg.DagsterRun) -> str:
+    """The run's job, or its assets where somebody started just these and Dagster made up a job for them."""
+    if not run.job_name.startswith("__") or not run.asset_selection:
+        return run.job_name
+    first, *others = sorted(key.to_user_string() for key in run.asset_selection)
+    return f"{first} and {len(others)} more" if others else first
 
 
 def failure_cause(instance: dg.DagsterInstance, run_id: str) -> str:

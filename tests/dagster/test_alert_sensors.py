@@ -11,6 +11,7 @@ from imgpipe_dagster.catalogue.batches import begin_attempt, get_batch, release_
 from imgpipe_dagster.catalogue.tables import Alert, FeedFreshness, ImagePrediction, Option
 from imgpipe_dagster.catalogue.types import utc_in
 from imgpipe_dagster.resources.mailer import MailerResource
+from imgpipe_dagster.sensors.alerts import job_title
 
 
 @pytest.fixture
@@ -157,6 +158,26 @@ def test_a_failed_run_is_noted_with_its_cause_and_only_once(pipeline, tick):
     ((body, _),) = pipeline.rows("alerts", "body", "id")
     assert "broken: ValueError: the shelf fell down" in body
     assert "bottles" not in body
+
+
+def test_a_failed_run_of_a_backfill_says_how_it_is_done_again(pipeline, tick):
+    fail_a_run(pipeline, **{"dagster/backfill": "abcdefgh"})
+    tick("run_failures_sensor")
+    ((body, _),) = pipeline.rows("alerts", "body", "id")
+    assert "imgpipe backfill --resume abcdefgh" in body
+
+
+@pytest.mark.parametrize(
+    ("job", "assets", "title"),
+    [
+        ("__ASSET_JOB", ["detections"], "detections"),
+        ("__ASSET_JOB", ["image_predictions", "detections"], "detections and 1 more"),
+        ("__ASSET_JOB", [], "__ASSET_JOB"),
+        ("enhance", ["enhanced_images"], "enhance"),
+    ],
+)
+def test_a_run_is_named_by_its_assets_where_dagster_made_up_its_job(job, assets, title):
+    assert job_title(dg.DagsterRun(job, asset_selection=frozenset(map(dg.AssetKey, assets)))) == title
 
 
 def test_a_run_that_is_tried_again_by_itself_is_a_warning(pipeline, tick):
