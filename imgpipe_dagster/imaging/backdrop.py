@@ -11,6 +11,8 @@ _LEAST_SIDE_SHARE = 0.8
 _MOST_CHROMA = 45.0  # of studio paper; what fills the frame with a stronger colour is rather the product itself
 _SHADOW_SLOPE = 2.5  # lightness per pixel; what rises faster is no soft shadow
 _NEAR = 4  # pixels
+_BLEED = 4  # pixels of the picture; its colours usually have half its resolution, and blocks of 16 of its pixels
+_BLED_LIGHTNESS, _BLED_COLOUR = 2.0, 12.0  # in CIELAB
 _HARD_SHARE = 0.5  # of where a shaded part meets the backdrop; shadows have 0.3 at most, sides nearly 1
 _SOFT_SHARE = 0.1
 _HARD_RISE = 0.3  # of the contrast in one pixel
@@ -67,9 +69,11 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     if backdrop.spread > _MOST_SPREAD or backdrop.side_share < _LEAST_SIDE_SHARE or backdrop.chroma > _MOST_CHROMA:
         return None, False
     tolerance = 3 * backdrop.spread + 1.5
-    distance = np.sqrt(((lab - backdrop.surface) ** 2).sum(-1))
+    difference = lab - backdrop.surface
+    distance = np.sqrt((difference**2).sum(-1))
     slope = _slope(lab, backdrop.spread)
     same = distance < tolerance
+    same |= _bled(difference, same, slope, round(_BLEED * factor))
     shaded = _not_connected_with_border(same)
     shadow_coloured = _shadow_coloured(lab, backdrop.surface, tolerance)
     soft = shadow_coloured & (slope < _SHADOW_SLOPE)
@@ -87,7 +91,9 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
     sure = not eaten and _edges_are_inside(mask, np.where(soft, 0, slope))
     if sure:
         mask = _without_shadows(mask, same, shadow_coloured, slope, lab[..., 0])
-        mask = _large_parts(mask & ~_see_through(lab, same, soft, slope, mask, backdrop), _CRUMB)
+        # Where two colours of the product meet, a line of the backdrop's colour may run into it.
+        mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
+        mask = _large_parts(mask & ~_see_through(difference, same, soft, slope, mask, backdrop), _CRUMB)
     else:
         mask = _bounding_box(mask | (slope > _HARD_SLOPE))
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0, sure
@@ -121,6 +127,23 @@ def _slope(lab: np.ndarray, spread: float) -> np.ndarray:
     right = cv2.Sobel(lightness, cv2.CV_32F, 1, 0, scale=0.25)
     down = cv2.Sobel(lightness, cv2.CV_32F, 0, 1, scale=0.25)
     return np.maximum(cv2.magnitude(right, down) - spread, 0).astype(np.float32)
+
+
+def _bled(difference: np.ndarray, same: np.ndarray, slope: np.ndarray, reach: int) -> np.ndarray:
+    """Backdrop beside an edge of the product, in whose colour JPEG has mixed the product's, but not in its lightness.
+
+    Args:
+        difference: From the backdrop in CIELAB, float32 (height, width, 3).
+        same: What has the backdrop's colour.
+        slope: Lightness per pixel.
+        reach: How far from the backdrop, and from the edge, in pixels.
+    """
+    if reach < 1:
+        return np.zeros_like(same)
+    near = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    backdrop = cv2.dilate(_joined_to_border(same).astype(np.uint8), near) > 0
+    as_light = (np.abs(difference[..., 0]) < _BLED_LIGHTNESS) & (cv2.dilate(slope, near) > _SHADOW_SLOPE)
+    return backdrop & as_light & (np.hypot(difference[..., 1], difference[..., 2]) < _BLED_COLOUR)
 
 
 def _shadow_coloured(lab: np.ndarray, surface: np.ndarray, tolerance: float) -> np.ndarray:
@@ -252,7 +275,7 @@ def _edges_are_inside(mask: np.ndarray, slope: np.ndarray) -> bool:
 
 
 def _see_through(
-    lab: np.ndarray, same: np.ndarray, soft: np.ndarray, slope: np.ndarray, mask: np.ndarray, behind: _Backdrop
+    difference: np.ndarray, same: np.ndarray, soft: np.ndarray, slope: np.ndarray, mask: np.ndarray, behind: _Backdrop
 ) -> np.ndarray:
     """Openings such as a mug's handle. Before white they cannot be told from white print, and stay product.
 
@@ -272,7 +295,7 @@ def _see_through(
     openings = np.zeros_like(mask)
     for part in np.flatnonzero(sizes > _LEAST_OPENING * mask.sum()):
         opening = inner == part
-        colour = np.median((lab - behind.surface)[opening], 0)
+        colour = np.median(difference[opening], 0)
         whole = np.isin(wholes, np.unique(wholes[opening]))
         if (whole & rim).any():  # a grey product that passes for shadow
             whole = opening

@@ -382,6 +382,16 @@ def test_a_thin_product_is_not_taken_together_with_its_wide_shadow(level: int):
     assert not cutout.plausible or overlap(cutout.alpha, product) > 0.85
 
 
+@pytest.mark.parametrize("side", [160, 300, 640])
+def test_the_colours_that_jpeg_spreads_around_a_product_are_no_part_of_it(side: int):
+    overlaps = []
+    for seed in range(7300, 7310):
+        product = render_product(seed, width=side, height=side)
+        jpeg = cv2.imencode(".jpg", product.image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+        overlaps.append(overlap(remove_background(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)).alpha, product.alpha))
+    assert np.mean(overlaps) > {160: 0.92, 300: 0.955, 640: 0.985}[side]
+
+
 @pytest.mark.parametrize("seed", [7027, 7033])
 def test_an_unprinted_part_of_a_label_of_the_backdrops_own_colour_is_no_opening(seed: int):
     product = photo(seed)
