@@ -84,9 +84,10 @@ def plain_backdrop_mask(image: np.ndarray) -> tuple[np.ndarray | None, bool]:
         mask |= shaded & _not_connected_with_border(~mask)  # print on them
     mask = _with_printed_between(_with_thin_parts(mask, (distance > 6 * tolerance) & ~shadow_coloured), slope)
     # A grey product can itself pass for a shadow, and is then eaten; of a white one, only the print may be left.
-    less_solid = _solidity(mask) < _solidity(shaded) - 0.12
+    solidity = _solidity(mask)
+    less_solid = solidity < _solidity(shaded) - 0.12
     eaten = (less_solid and not _fades(shaded & ~mask, mask, same, slope, lab[..., 0])) or (
-        mask.any() and _solidity(mask) < 0.8 and _hull_share(mask) < 0.5
+        mask.any() and solidity < 0.8 and _hull_share(mask) < 0.5
     )
     sure = not eaten and _edges_are_inside(mask, np.where(soft, 0, slope))
     if sure:
@@ -140,10 +141,9 @@ def _bled(difference: np.ndarray, same: np.ndarray, slope: np.ndarray, reach: in
     """
     if reach < 1:
         return np.zeros_like(same)
-    near = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    backdrop = cv2.dilate(_joined_to_border(same).astype(np.uint8), near) > 0
-    as_light = (np.abs(difference[..., 0]) < _BLED_LIGHTNESS) & (cv2.dilate(slope, near) > _SHADOW_SLOPE)
-    return backdrop & as_light & (np.hypot(difference[..., 1], difference[..., 2]) < _BLED_COLOUR)
+    near_backdrop, near_edge = _grown(_joined_to_border(same), reach), _grown(slope > _SHADOW_SLOPE, reach)
+    as_light = np.abs(difference[..., 0]) < _BLED_LIGHTNESS
+    return near_backdrop & near_edge & as_light & (np.hypot(difference[..., 1], difference[..., 2]) < _BLED_COLOUR)
 
 
 def _shadow_coloured(lab: np.ndarray, surface: np.ndarray, tolerance: float) -> np.ndarray:
@@ -165,31 +165,29 @@ def _shaded_sides(
     ``least`` of the picture are none.
     """
     sides = np.zeros_like(shade)
-    near = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
-    steepest = cv2.dilate(slope, near)
+    steepest = cv2.dilate(slope, np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8))
     calm = cv2.morphologyEx((shade & (slope < _HARD_SLOPE)).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, parts, stats, _ = cv2.connectedComponentsWithStats(calm, connectivity=4)
     for part in range(1, count):
         if stats[part, cv2.CC_STAT_AREA] < least * shade.size:
             continue
-        around = cv2.dilate((parts == part).astype(np.uint8), near) > 0
+        own = parts == part
+        around = _grown(own, _NEAR)
         beside = around & same
         if not beside.any():
             continue
-        if (steepest[beside] > _hard_slope(lightness, beside, parts == part)).mean() > _HARD_SHARE:
+        if (steepest[beside] > _hard_slope(lightness, beside, own)).mean() > _HARD_SHARE:
             sides |= around & shade
     return sides
 
 
 def _fades(shade: np.ndarray, mask: np.ndarray, same: np.ndarray, slope: np.ndarray, lightness: np.ndarray) -> bool:
     """Whether what has a shadow's colour meets the backdrop softly all around, but where the product is near."""
-    near = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
-    rim = (cv2.dilate(shade.astype(np.uint8), near) > 0) & same & (cv2.dilate(mask.astype(np.uint8), near) == 0)
-    away = np.where(cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0, 0, slope)
-    if not rim.any() or not shade.any():
+    rim = _grown(shade, _NEAR) & same & ~_grown(mask, _NEAR)
+    if not rim.any():
         return False
-    hard = _hard_slope(lightness, rim, shade)
-    return bool((cv2.dilate(away, near)[rim] > hard).mean() < _SOFT_SHARE)
+    hard = (slope > _hard_slope(lightness, rim, shade)) & ~_grown(mask, 1)
+    return bool(_grown(hard, _NEAR)[rim].mean() < _SOFT_SHARE)
 
 
 def _hard_slope(lightness: np.ndarray, beside: np.ndarray, part: np.ndarray) -> float:
@@ -211,7 +209,7 @@ def _with_printed_between(mask: np.ndarray, slope: np.ndarray) -> np.ndarray:
         before = np.maximum.accumulate(body, axis)
         after = np.flip(np.maximum.accumulate(np.flip(body, axis), axis), axis)
         _, parts = cv2.connectedComponents((before & after & ~body).astype(np.uint8), connectivity=4)
-        away = cv2.dilate(body.astype(np.uint8), np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)) == 0
+        away = ~_grown(body, _NEAR)
         size = np.bincount(parts.ravel())
         found = np.bincount(parts.ravel(), (away & (slope > _SHADOW_SLOPE)).ravel(), size.size)
         printed = found > np.maximum(_LEAST_PRINT, _PRINT_SHARE * size)
@@ -233,6 +231,11 @@ def _without_shadows(
     little = np.count_nonzero(lesser) > 0.8 * np.count_nonzero(mask)
     chosen = lesser if little and _solidity(lesser) > _solidity(mask) - 0.01 else mask
     return _with_thin_parts(chosen, mask & ~same & ~shadow_coloured)
+
+
+def _grown(mask: np.ndarray, by: int) -> np.ndarray:
+    """The mask, bool, with all that is at most so many pixels away from it in both directions."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((2 * by + 1, 2 * by + 1), np.uint8)) > 0
 
 
 def _joined_to_border(passable: np.ndarray) -> np.ndarray:
@@ -269,9 +272,8 @@ def _hull_share(mask: np.ndarray) -> float:
 
 
 def _edges_are_inside(mask: np.ndarray, slope: np.ndarray) -> bool:
-    near = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     hard = slope > _HARD_SLOPE
-    return bool(np.count_nonzero(hard & ~near) <= 0.4 * np.count_nonzero(hard))
+    return bool(np.count_nonzero(hard & ~_grown(mask, _NEAR)) <= 0.4 * np.count_nonzero(hard))
 
 
 def _see_through(
@@ -290,8 +292,7 @@ def _see_through(
     )
     sizes = np.bincount(inner.ravel())
     sizes[0] = 0
-    near = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
-    rim = cv2.dilate(_joined_to_border(~mask).astype(np.uint8), near) > 0
+    rim = _grown(_joined_to_border(~mask), _NEAR)
     openings = np.zeros_like(mask)
     for part in np.flatnonzero(sizes > _LEAST_OPENING * mask.sum()):
         opening = inner == part
@@ -304,14 +305,14 @@ def _see_through(
         ):
             continue
         openings |= whole if np.count_nonzero(whole) < _MOST_SHADED * np.count_nonzero(opening) else opening
-    return cv2.dilate(openings.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return _grown(openings, 1)
 
 
 def _is_bounded(part: np.ndarray, slope: np.ndarray) -> bool:
     """Whether a part ends in an edge all around; where a highlight begins on a label there is none."""
-    near = np.ones((4 * _NEAR + 1, 4 * _NEAR + 1), np.uint8)  # JPEG's colours reach so far beyond an edge
-    outline = (cv2.dilate(part.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~part
-    return bool((cv2.dilate(slope, near)[outline] > _HARD_SLOPE).mean() > _BOUNDED_SHARE)
+    outline = _grown(part, 1) & ~part
+    near_edge = _grown(slope > _HARD_SLOPE, 2 * _NEAR)  # JPEG's colours reach so far beyond an edge
+    return bool(near_edge[outline].mean() > _BOUNDED_SHARE)
 
 
 def _is_printed(part: np.ndarray, slope: np.ndarray) -> bool:
